@@ -1,0 +1,297 @@
+//! What did the operator ask for? YAML turned into checked types; every problem is reported with its key path and line.
+//!
+//! The types here are what the rest of the program sees: names resolved, durations and sizes parsed, secrets read,
+//! rules compiled as far as they can be without the world. Nothing inside re-checks them.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::policy::Effect;
+use crate::policy::rule::RuleSpec;
+use crate::secret::Secret;
+
+/// A whole configuration file, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Pingora's own settings.
+    pub server: ServerSettings,
+    /// Where clients connect; at least one.
+    pub listen: Vec<Listen>,
+    /// Peers whose `X-Forwarded-For` names the client.
+    pub trusted_proxies: Vec<IpNet>,
+    /// The base of every resource identifier, without a trailing slash, e.g. `https://mcp.example.com`.
+    pub public_url: String,
+    /// Accepted `Host` values, lower case; an entry without a port accepts every port.
+    pub allowed_hosts: Vec<String>,
+    /// Accepted `Origin` values, exact.
+    pub allowed_origins: Vec<String>,
+    /// Whether `Origin`s of loopback hosts are accepted (the default on a loopback listener).
+    pub loopback_origins: bool,
+    /// Where `/metrics` is served; `None`: nowhere.
+    pub metrics: Option<SocketAddr>,
+    /// Where `/healthz`, `/readyz` and `/status` are served; `None`: nowhere.
+    pub admin: Option<SocketAddr>,
+    /// Where audit records go.
+    pub audit: AuditSettings,
+    /// Session ids.
+    pub session: SessionSettings,
+    /// Bounds.
+    pub limits: Limits,
+    /// Who may vouch for a person.
+    pub issuers: Vec<Arc<IssuerConfig>>,
+    /// The MCP servers.
+    pub servers: Vec<Arc<ServerConfig>>,
+    /// The public paths.
+    pub routes: Vec<Arc<RouteConfig>>,
+}
+
+/// `server:` Pingora's own settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerSettings {
+    /// Worker threads of the data plane. Default: the number of cores.
+    pub threads: usize,
+    /// Whether idle workers take work from busy ones. Default: true.
+    pub work_stealing: bool,
+    /// Where the process id is written when `--daemon` is given.
+    pub pid_file: Option<PathBuf>,
+    /// The socket over which an upgrade hands over the listeners.
+    pub upgrade_sock: Option<PathBuf>,
+    /// How long the old process serves its open streams after an upgrade. Default: 30.
+    pub grace_period_seconds: u64,
+    /// How long a graceful end may take after the grace period. Default: 10.
+    pub graceful_shutdown_timeout_seconds: u64,
+}
+
+/// One entry of `listen:`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// Address and port.
+    pub address: SocketAddr,
+    /// TLS on this address; `None`: clear text (HTTP/1.1 and h2c).
+    pub tls: Option<ListenTls>,
+}
+
+/// `listen[].tls:`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenTls {
+    /// PEM chain.
+    pub certificate: PathBuf,
+    /// PEM key.
+    pub private_key: PathBuf,
+    /// PEM bundle that client certificates must chain to.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// `audit:`
+#[derive(Clone, Debug)]
+pub struct AuditSettings {
+    /// Append to this file; reopened on SIGHUP.
+    pub file: Option<PathBuf>,
+    /// Write to standard output.
+    pub stdout: bool,
+    /// Queue length in records. Default: 65536.
+    pub queue: usize,
+    /// What happens to new requests while the queue is full.
+    pub on_full: OnFull,
+    /// A request still open after this long writes `mcp.opened`. Default: 10 s.
+    pub open_after: Duration,
+}
+
+/// `audit.on_full:`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnFull {
+    /// Refuse them with 503 `audit_unavailable`.
+    Refuse,
+    /// Let them wait for a place (the default).
+    Wait,
+}
+
+/// `session:`
+#[derive(Clone, Debug)]
+pub struct SessionSettings {
+    /// 32-byte keys; the first seals, all open. At least one.
+    pub keys: Vec<Secret<[u8; 32]>>,
+    /// How long an id is good for. Default: 12 h.
+    pub ttl: Duration,
+}
+
+/// `limits:` every bound that is not beside what it bounds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of a request body. Default: 4 MiB.
+    pub body_bytes: usize,
+    /// Nesting of JSON arrays and objects. Default: 64.
+    pub json_depth: usize,
+    /// Bytes of one SSE event from a server. Default: 4 MiB.
+    pub sse_event_bytes: usize,
+    /// Bytes of a JSON answer that must be read whole to be filtered. Default: 16 MiB.
+    pub list_bytes: usize,
+    /// Bytes of all request header names and values. Default: 64 KiB.
+    pub header_bytes: usize,
+    /// Time in which a request body must have arrived. Default: 10 s.
+    pub request_body_timeout: Duration,
+    /// Time one write to a client that does not read may take. Default: 30 s.
+    pub client_write_timeout: Duration,
+    /// Messages in a 2025-03-26 batch. Default: 50.
+    pub batch_messages: usize,
+    /// Verified tokens kept. Default: 65536.
+    pub token_cache: usize,
+    /// Exchanged credentials kept. Default: 65536.
+    pub credential_cache: usize,
+    /// Decisions kept. Default: 65536.
+    pub decision_cache: usize,
+    /// Ended sessions remembered until their ids expire. Default: 65536.
+    pub revoked_sessions: usize,
+}
+
+/// One entry of `issuers:`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IssuerConfig {
+    /// What routes, metrics and logs call it.
+    pub name: Arc<str>,
+    /// Matched exactly against `iss`.
+    pub issuer: Arc<str>,
+    /// Accepted `aud` values; empty: the route's own resource identifier.
+    pub audiences: Vec<Box<str>>,
+    /// Accepted signature algorithms.
+    pub algorithms: Vec<crate::identity::Algorithm>,
+    /// Where its keys come from.
+    pub jwks: JwksSource,
+    /// Tolerance for `exp` and `nbf`. Default: 30 s.
+    pub clock_leeway: Duration,
+    /// Claims whose union is the caller's scopes. Default: `scope`, `scp`.
+    pub scope_claims: Vec<Box<str>>,
+    /// Accepted `typ` header values, lower case, without `application/`; default `at+jwt`, `jwt` and none at all.
+    pub token_types: TokenTypes,
+    /// How often keys are fetched again. Default: 5 min.
+    pub jwks_refresh: Duration,
+    /// Least time between two fetches for unknown key ids. Default: 30 s.
+    pub jwks_cooldown: Duration,
+}
+
+/// Which tokens of an issuer count as access tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenTypes {
+    /// `typ` must be `at+jwt` (RFC 9068 §4).
+    AccessTokenOnly,
+    /// `typ` may also be `JWT` or absent, as most issuers still send; an ID token (`nonce`, `at_hash`, `c_hash`, or
+    /// another sign of OpenID Connect Core §2) is refused. The default.
+    AnyButIdToken,
+    /// ID tokens too: `accept_id_tokens: true`.
+    WithIdTokens,
+}
+
+/// `issuers[].jwks:`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JwksSource {
+    /// OpenID Connect Discovery, then RFC 8414 metadata, at the issuer.
+    Discover,
+    /// A local JWK set, read again on reload and on the refresh interval.
+    File(PathBuf),
+    /// A JWK set at this URL.
+    Url(String),
+}
+
+/// One entry of `servers:`.
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    /// What routes, rules, metrics and logs call it.
+    pub name: Arc<str>,
+    /// Path at the instance.
+    pub path: String,
+    /// At least one.
+    pub instances: Vec<InstanceConfig>,
+    /// Health checks.
+    pub health: HealthSettings,
+    /// Time limits.
+    pub timeouts: UpstreamTimeouts,
+    /// TLS to https instances.
+    pub tls: UpstreamTls,
+    /// HTTP version to the instances: false is HTTP/1.1 (default), true is HTTP/2 (h2c in clear text).
+    pub http2: bool,
+    /// What the server sees in `Authorization`.
+    pub credential: crate::credential::Plan,
+    /// Claim → header.
+    pub forward_claims: Vec<(Box<str>, http::HeaderName)>,
+}
+
+/// One entry of `servers[].instances:`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InstanceConfig {
+    /// Names it in sessions, metrics and logs.
+    pub id: Arc<str>,
+    /// Whether it is reached over TLS.
+    pub tls: bool,
+    /// Host name or address as written.
+    pub host: String,
+    /// Port; 80 and 443 when the URL has none.
+    pub port: u16,
+    /// Share of new work; default 1.
+    pub weight: usize,
+}
+
+/// `servers[].health:`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthSettings {
+    /// Time between probes. Default: 5 s.
+    pub interval: Duration,
+    /// Time one probe may take. Default: 1 s.
+    pub timeout: Duration,
+    /// Failures in a row that turn an instance unhealthy. Default: 3.
+    pub unhealthy_after: usize,
+    /// Successes in a row that turn it healthy. Default: 1.
+    pub healthy_after: usize,
+    /// `GET` on this path must answer 200; `None`: a TCP connection is enough.
+    pub http_path: Option<String>,
+}
+
+/// `servers[].timeouts:`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamTimeouts {
+    /// To connect, TLS included. Default: 2 s.
+    pub connect: Duration,
+    /// To the first byte of the answer. Default: 60 s.
+    pub first_byte: Duration,
+    /// Between two reads of an answer or stream. Default: 300 s.
+    pub idle: Duration,
+    /// A pooled connection unused for this long is closed. Default: 4 s (uvicorn and Node close theirs at 5 s).
+    pub keepalive: Duration,
+    /// The longest any one answer or stream may last. Default: 12 h.
+    pub total: Duration,
+}
+
+/// `servers[].tls:`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UpstreamTls {
+    /// PEM bundle of private authorities.
+    pub ca: Option<PathBuf>,
+    /// PEM client certificate.
+    pub client_certificate: Option<PathBuf>,
+    /// PEM client key.
+    pub client_key: Option<PathBuf>,
+    /// Name to verify and to send in SNI; default the URL's host.
+    pub server_name: Option<String>,
+}
+
+/// One entry of `routes:`.
+#[derive(Clone, Debug)]
+pub struct RouteConfig {
+    /// Exact public path, e.g. `/mcp`.
+    pub path: Arc<str>,
+    /// `public_url` + `path`: the resource identifier (RFC 8707, RFC 9728).
+    pub resource: Arc<str>,
+    /// The servers behind it; exactly one until federation comes.
+    pub servers: Vec<Arc<str>>,
+    /// Names of accepted issuers; at least one.
+    pub issuers: Vec<Arc<str>>,
+    /// Published in the resource metadata.
+    pub scopes_supported: Vec<Box<str>>,
+    /// `authorization.default`; deny when not said.
+    pub default: Effect,
+    /// `authorization.rules`, in order.
+    pub rules: Vec<RuleSpec>,
+}
