@@ -8,3 +8,4 @@ pub mod credential;
 pub mod identity;
 pub mod mcp;
 pub mod policy;
+pub mod session;
