@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::identity::IssuerPolicy;
+pub use crate::identity::TokenTypes;
 use crate::policy::Effect;
 use crate::policy::rule::RuleSpec;
 use crate::secret::Secret;
@@ -173,16 +175,20 @@ pub struct IssuerConfig {
     pub jwks_cooldown: Duration,
 }
 
-/// Which tokens of an issuer count as access tokens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TokenTypes {
-    /// `typ` must be `at+jwt` (RFC 9068 §4).
-    AccessTokenOnly,
-    /// `typ` may also be `JWT` or absent, as most issuers still send; an ID token (`nonce`, `at_hash`, `c_hash`, or
-    /// another sign of OpenID Connect Core §2) is refused. The default.
-    AnyButIdToken,
-    /// ID tokens too: `accept_id_tokens: true`.
-    WithIdTokens,
+impl IssuerConfig {
+    /// What verification needs of it.
+    #[must_use]
+    pub fn policy(&self) -> IssuerPolicy {
+        IssuerPolicy {
+            name: Arc::clone(&self.name),
+            issuer: Arc::clone(&self.issuer),
+            audiences: self.audiences.clone(),
+            algorithms: self.algorithms.clone(),
+            clock_leeway: self.clock_leeway,
+            scope_claims: self.scope_claims.clone(),
+            token_types: self.token_types,
+        }
+    }
 }
 
 /// `issuers[].jwks:`

@@ -1,8 +1,28 @@
 //! WHO is calling? Bearer tokens, JWT verification, keys, principals, challenges.
+//!
+//! The path of a request: [`bearer::unverified_token`] takes the token out of the head; its digest finds a [`Caller`] that
+//! was verified before; a token not seen before goes through [`jwt::peek`] (which issuer, which key?) and
+//! [`jwt::Unverified::verify`] (one signature). A refusal is told to the client by [`challenge::Challenges`], and the way to
+//! a token by [`metadata::ResourceMetadata`].
 
+pub mod bearer;
 pub mod caller;
-
-pub use caller::{Caller, Principal, Scopes};
-pub use jwt::Algorithm;
+pub mod issuer;
 
 pub mod jwt;
+
+pub mod crypto;
+pub mod keys;
+
+pub mod challenge;
+pub mod metadata;
+
+mod json;
+#[cfg(test)]
+pub(crate) mod testkit;
+
+pub use bearer::{BearerError, TokenDigest, UnverifiedToken};
+pub use caller::{Caller, Principal, Scopes};
+pub use issuer::{IssuerPolicy, TokenTypes};
+pub use jwt::{Algorithm, AuthnError};
+pub use keys::KeySet;
