@@ -46,7 +46,7 @@ pub struct Event {
     /// Recognizes the arguments of the call.
     pub arguments: Option<Arguments>,
     /// What the policy said.
-    pub decision: Option<DecisionTaken>,
+    pub decision: Option<Decision>,
     /// What the upstream saw in `Authorization`, but for the secret itself.
     pub credential: Option<Credential>,
     /// The HTTP status the client got; absent when it got none.
@@ -147,7 +147,7 @@ pub struct Message {
     /// Recognizes its arguments.
     pub arguments: Option<Arguments>,
     /// What the policy said of it.
-    pub decision: Option<DecisionTaken>,
+    pub decision: Option<Decision>,
 }
 
 /// Recognizes arguments without showing them.
@@ -159,7 +159,7 @@ pub struct Arguments {
 
 /// What the policy said.
 #[derive(Clone, Debug, PartialEq)]
-pub struct DecisionTaken {
+pub struct Decision {
     /// Allow or deny.
     pub effect: Effect,
     /// The rule that decided; absent when the default did.
@@ -347,7 +347,7 @@ impl Arguments {
     }
 }
 
-impl DecisionTaken {
+impl Decision {
     fn write(&self, object: &mut Object<'_>) {
         let effect = match self.effect {
             Effect::Allow => "allow",
@@ -505,8 +505,7 @@ impl<'a> Object<'a> {
     /// may hold what we escape.
     fn request_id(&mut self, key: &'static str, id: Option<&RequestId>) {
         let Some(text) = id.map(RequestId::as_json) else { return };
-        let digits = text.strip_prefix('-').unwrap_or(text);
-        if !digits.is_empty() && digits.len() <= ID_DIGITS_MAX && digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        if is_integer(text) {
             self.raw(key, text);
         } else {
             match serde_json::from_str::<Cow<'_, str>>(text) {
@@ -515,6 +514,13 @@ impl<'a> Object<'a> {
             }
         }
     }
+}
+
+/// Whether `text` is a JSON integer (RFC 8259 §6) of a bounded length.
+fn is_integer(text: &str) -> bool {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let leading_zero = digits.len() > 1 && digits.starts_with('0');
+    (1..=ID_DIGITS_MAX).contains(&digits.len()) && !leading_zero && digits.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// Writes a JSON string, cut and escaped as [`Event::write_line`] says.

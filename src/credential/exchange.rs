@@ -406,8 +406,7 @@ fn by_code(code: &str) -> ExchangeError {
 /// Whether `issued` is what the plan asks for. An access token and a JWT are not told apart: servers name a JWT access
 /// token either way (RFC 8693 §3).
 fn is_as_asked(plan: &ExchangePlan, issued: &str) -> bool {
-    const ACCESS: [&str; 2] =
-        ["urn:ietf:params:oauth:token-type:access_token", "urn:ietf:params:oauth:token-type:jwt"];
+    const ACCESS: [&str; 2] = ["urn:ietf:params:oauth:token-type:access_token", "urn:ietf:params:oauth:token-type:jwt"];
     let asked = plan.requested_token_type.as_deref().unwrap_or(ACCESS[0]);
     issued == asked || (ACCESS.contains(&asked) && ACCESS.contains(&issued))
 }

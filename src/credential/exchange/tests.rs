@@ -54,7 +54,10 @@ fn repeats_audience_and_resource_and_joins_scope() {
 fn a_hostile_subject_token_adds_no_parameter() {
     let plan = plan();
     let request = request(&plan, "x&audience=admin&client_id=other\r\n");
-    assert_eq!(form(&request).last(), Some(&("subject_token".to_owned(), "x&audience=admin&client_id=other\r\n".to_owned())));
+    assert_eq!(
+        form(&request).last(),
+        Some(&("subject_token".to_owned(), "x&audience=admin&client_id=other\r\n".to_owned()))
+    );
     assert!(!form(&request).iter().any(|(name, value)| name == "audience" && value == "admin"));
 }
 
