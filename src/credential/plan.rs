@@ -55,3 +55,119 @@ pub enum ClientAuth {
     /// Public client: only `client_id` in the form.
     None,
 }
+
+/// Tells two plans of token exchange apart: equal fingerprints mean that a token obtained under one plan may serve the
+/// other. Every field counts, the client secret too, so a corrected secret is tried at once. `Debug` shows nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PlanFingerprint([u8; 32]);
+
+impl ExchangePlan {
+    /// SHA-256 over all fields, each with its length, so that no two lists run together. Computed once per
+    /// configuration, not per request.
+    #[must_use]
+    pub fn fingerprint(&self) -> PlanFingerprint {
+        let mut context = ring::digest::Context::new(&ring::digest::SHA256);
+        let mut field = |bytes: &[u8]| {
+            context.update(&(bytes.len() as u64).to_be_bytes());
+            context.update(bytes);
+        };
+        field(self.token_endpoint.as_bytes());
+        field(self.client_id.as_bytes());
+        field(self.client_secret.as_ref().map_or(&[], |secret| secret.expose().as_bytes()));
+        field(self.client_auth.label().as_bytes());
+        for list in [&self.audience, &self.resource, &self.scope] {
+            field(&(list.len() as u64).to_be_bytes());
+            for entry in list {
+                field(entry.as_bytes());
+            }
+        }
+        field(self.subject_token_type.as_bytes());
+        field(&[u8::from(self.requested_token_type.is_some())]);
+        field(self.requested_token_type.as_deref().unwrap_or_default().as_bytes());
+        field(&self.timeout.as_nanos().to_be_bytes());
+        field(&[u8::from(self.accept_missing_token_type)]);
+        let mut fingerprint = [0; 32];
+        fingerprint.copy_from_slice(context.finish().as_ref());
+        PlanFingerprint(fingerprint)
+    }
+}
+
+impl std::fmt::Debug for PlanFingerprint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // It depends on a secret, and a secret of few bits could be found from it.
+        f.write_str("PlanFingerprint(…)")
+    }
+}
+
+impl ClientAuth {
+    /// The word of the configuration file and of OAuth metadata (RFC 8414 §2).
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::ClientSecretBasic => "client_secret_basic",
+            Self::ClientSecretPost => "client_secret_post",
+            Self::None => "none",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// A cache key without one of these would serve a token to the wrong place after a reload.
+    #[test]
+    fn every_field_changes_the_fingerprint() {
+        type Edit = fn(&mut ExchangePlan);
+        let edits: &[Edit] = &[
+            |plan| plan.token_endpoint.push('x'),
+            |plan| plan.client_id.push('x'),
+            |plan| plan.client_secret = Some(Secret::new("other".to_owned())),
+            |plan| plan.client_auth = ClientAuth::ClientSecretPost,
+            |plan| plan.audience.push("a".to_owned()),
+            |plan| plan.resource.push("a".to_owned()),
+            |plan| plan.scope.push("a".to_owned()),
+            |plan| plan.subject_token_type.push('x'),
+            |plan| plan.requested_token_type = Some(String::new()),
+            |plan| plan.timeout = Duration::from_secs(6),
+            |plan| plan.accept_missing_token_type = true,
+        ];
+        let original = plan();
+        for (index, edit) in edits.iter().enumerate() {
+            let mut edited = plan();
+            edit(&mut edited);
+            assert!(edited.fingerprint() != original.fingerprint(), "edit {index} left no trace");
+        }
+        assert!(plan().fingerprint() == original.fingerprint());
+    }
+
+    #[test]
+    fn lists_do_not_run_together() {
+        let (mut one, mut other) = (plan(), plan());
+        one.audience = vec!["a".to_owned(), "b".to_owned()];
+        other.audience = vec!["a".to_owned()];
+        other.resource = vec!["b".to_owned()];
+        assert!(one.fingerprint() != other.fingerprint());
+        other = plan();
+        other.audience = vec!["ab".to_owned()];
+        assert!(one.fingerprint() != other.fingerprint());
+    }
+
+    fn plan() -> ExchangePlan {
+        ExchangePlan {
+            token_endpoint: "https://sts.test/token".to_owned(),
+            client_id: "portcullis".to_owned(),
+            client_secret: Some(Secret::new("secret".to_owned())),
+            client_auth: ClientAuth::ClientSecretBasic,
+            audience: vec![],
+            resource: vec![],
+            scope: vec![],
+            subject_token_type: "urn:ietf:params:oauth:token-type:access_token".to_owned(),
+            requested_token_type: None,
+            timeout: Duration::from_secs(5),
+            accept_missing_token_type: false,
+        }
+    }
+}

@@ -1,0 +1,602 @@
+//! What does the record of a request say, and how is it written so that nobody can forge one?
+
+use std::borrow::Cow;
+use std::fmt;
+use std::io::Write as _;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::DateTime;
+use chrono::SecondsFormat;
+
+use crate::identity::Caller;
+use crate::mcp::RequestId;
+use crate::mcp::Revision;
+use crate::policy::Effect;
+
+/// One audit record, before it has a place in the log. Absent facts are left out of the line.
+///
+/// Nothing here is a token, a secret or a raw argument: where such a thing must be recognizable, a keyed [`Digest`]
+/// stands for it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Event {
+    /// Names the request; the answer to a refused one carries it too.
+    pub request_id: Box<str>,
+    /// The W3C trace id the client sent, or ours.
+    pub trace_id: Option<Box<str>>,
+    /// What the record is about.
+    pub event: EventKind,
+    /// Where the request came from, behind trusted proxies.
+    pub client_ip: Option<IpAddr>,
+    /// The route's public path.
+    pub route: Option<Arc<str>>,
+    /// Who called, once verified.
+    pub principal: Option<Principal>,
+    /// The software that acted, once verified.
+    pub agent: Option<Agent>,
+    /// The server it was for.
+    pub server: Option<Arc<str>>,
+    /// The instance that was asked.
+    pub instance: Option<Arc<str>>,
+    /// Recognizes a session; never its id.
+    pub session: Option<Digest>,
+    /// What was asked.
+    pub mcp: Option<Mcp>,
+    /// Recognizes the arguments of the call.
+    pub arguments: Option<Arguments>,
+    /// What the policy said.
+    pub decision: Option<Decision>,
+    /// What the upstream saw in `Authorization`, but for the secret itself.
+    pub credential: Option<Credential>,
+    /// The HTTP status the client got; absent when it got none.
+    pub status: Option<u16>,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// From the request's first byte to the answer's last.
+    pub duration: Duration,
+    /// The part of it spent waiting for the upstream; absent when none was asked.
+    pub upstream: Option<Duration>,
+    /// Bytes of the request body.
+    pub bytes_in: u64,
+    /// Bytes of the answer's body.
+    pub bytes_out: u64,
+    /// Which configuration decided.
+    pub config_generation: u64,
+}
+
+/// What a record is about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum EventKind {
+    /// A request without a believable caller.
+    AuthRefused,
+    /// A configuration was refused and the last one kept.
+    ConfigRefused,
+    /// A configuration came into force.
+    ConfigReloaded,
+    /// The gateway started.
+    GatewayStarted,
+    /// The gateway stops.
+    GatewayStopped,
+    /// A stream has been open for a while and is not over yet; its [`EventKind::McpRequest`] follows at its end.
+    McpOpened,
+    /// A request to a route, whatever became of it.
+    #[default]
+    McpRequest,
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// It ended before it had an answer: the client went away, or something broke here. What a record says unless
+    /// somebody says otherwise.
+    #[default]
+    Aborted,
+    /// The upstream, the token endpoint or the gateway failed it.
+    Failed,
+    /// It was done.
+    Ok,
+    /// The gateway refused it.
+    Refused,
+}
+
+/// Who called.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Principal {
+    /// `iss`.
+    pub issuer: Arc<str>,
+    /// `sub`.
+    pub subject: Arc<str>,
+    /// `client_id` or `azp`.
+    pub client_id: Option<Box<str>>,
+    /// `jti`.
+    pub token_id: Option<Box<str>>,
+}
+
+/// The software that acted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Agent {
+    /// Its verified name.
+    pub id: Box<str>,
+}
+
+/// What was asked.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Mcp {
+    /// The revision spoken.
+    pub revision: Option<Revision>,
+    /// The JSON-RPC method; whatever the client sent when we know no such method.
+    pub method: Option<Cow<'static, str>>,
+    /// The tool, the prompt, or the resource's URI.
+    pub name: Option<Box<str>>,
+    /// The JSON-RPC id.
+    pub id: Option<RequestId>,
+    /// Every message of a 2025-03-26 batch. Written as `batch`, and only when not empty.
+    pub batch: Vec<Message>,
+}
+
+/// One message of a batch.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Message {
+    /// The JSON-RPC method; absent for a response.
+    pub method: Option<Cow<'static, str>>,
+    /// The tool, the prompt, or the resource's URI.
+    pub name: Option<Box<str>>,
+    /// The JSON-RPC id.
+    pub id: Option<RequestId>,
+    /// Recognizes its arguments.
+    pub arguments: Option<Arguments>,
+    /// What the policy said of it.
+    pub decision: Option<Decision>,
+}
+
+/// Recognizes arguments without showing them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Arguments {
+    /// Over the very bytes the client sent (made by [`Digest::of_arguments`]).
+    pub hmac_sha256: Digest,
+}
+
+/// What the policy said.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decision {
+    /// Allow or deny.
+    pub effect: Effect,
+    /// The rule that decided; absent when the default did.
+    pub rule: Option<Arc<str>>,
+    /// A fixed word.
+    pub reason: &'static str,
+}
+
+/// What the upstream saw in `Authorization`, but for the secret itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Credential {
+    /// `none`, `static`, `token_exchange`.
+    pub mode: &'static str,
+    /// Whom it is for.
+    pub audience: Arc<[Box<str>]>,
+    /// What it allows, separated by spaces; left out when empty.
+    pub scope: Arc<str>,
+    /// Whether it came from the cache.
+    pub cached: bool,
+}
+
+/// HMAC-SHA-256 of something that must be recognizable but not readable.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Digest([u8; 32]);
+
+/// What the writer of the log adds to an event.
+#[derive(Clone, Copy, Debug)]
+pub struct Stamp<'a> {
+    /// Milliseconds since 1970-01-01T00:00:00Z at which the event was recorded.
+    pub time_ms: u64,
+    /// Counts the records of this process from 1; a gap is a lost record.
+    pub seq: u64,
+    /// This gateway's instance id.
+    pub gateway: &'a str,
+}
+
+impl Event {
+    /// Appends the record as one line: a JSON object (RFC 8259) and a line feed.
+    ///
+    /// Every string is cut to [`STRING_BYTES_MAX`] and escaped so that the line cannot end early, pass for two, or
+    /// move a terminal's cursor: control characters (C0, DEL, C1), line and paragraph separators, and characters that
+    /// are invisible or turn text around are written as `\u` escapes, which a JSON parser turns back.
+    pub fn write_line(&self, stamp: Stamp<'_>, out: &mut Vec<u8>) {
+        let mut line = Object::begin(out);
+        line.raw("time", rfc3339(stamp.time_ms));
+        line.number("seq", stamp.seq);
+        line.string("gateway", stamp.gateway);
+        line.string("request_id", &self.request_id);
+        line.optional("trace_id", self.trace_id.as_deref());
+        line.string("event", self.event.label());
+        if let Some(ip) = self.client_ip {
+            // The text of an address holds nothing to escape.
+            line.raw("client_ip", format_args!("\"{ip}\""));
+        }
+        line.optional("route", self.route.as_deref());
+        if let Some(principal) = &self.principal {
+            line.object("principal", |object| principal.write(object));
+        }
+        if let Some(agent) = &self.agent {
+            line.object("agent", |object| object.string("id", &agent.id));
+        }
+        line.optional("server", self.server.as_deref());
+        line.optional("instance", self.instance.as_deref());
+        if let Some(session) = self.session {
+            line.raw("session", format_args!("\"{session}\""));
+        }
+        if let Some(mcp) = &self.mcp {
+            line.object("mcp", |object| mcp.write(object));
+        }
+        if let Some(arguments) = &self.arguments {
+            line.object("arguments", |object| arguments.write(object));
+        }
+        if let Some(decision) = &self.decision {
+            line.object("decision", |object| decision.write(object));
+        }
+        if let Some(credential) = &self.credential {
+            line.object("credential", |object| credential.write(object));
+        }
+        if let Some(status) = self.status {
+            line.number("status", u64::from(status));
+        }
+        line.string("outcome", self.outcome.label());
+        line.millis("duration_ms", self.duration);
+        if let Some(upstream) = self.upstream {
+            line.millis("upstream_ms", upstream);
+        }
+        line.number("bytes_in", self.bytes_in);
+        line.number("bytes_out", self.bytes_out);
+        line.number("config_generation", self.config_generation);
+        line.end();
+        out.push(b'\n');
+    }
+}
+
+impl EventKind {
+    /// The word in the record.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::AuthRefused => "auth.refused",
+            Self::ConfigRefused => "config.refused",
+            Self::ConfigReloaded => "config.reloaded",
+            Self::GatewayStarted => "gateway.started",
+            Self::GatewayStopped => "gateway.stopped",
+            Self::McpOpened => "mcp.opened",
+            Self::McpRequest => "mcp.request",
+        }
+    }
+}
+
+impl Outcome {
+    /// Every outcome.
+    pub const ALL: [Self; 4] = [Self::Aborted, Self::Failed, Self::Ok, Self::Refused];
+
+    /// The word in records and metrics.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Aborted => "aborted",
+            Self::Failed => "failed",
+            Self::Ok => "ok",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+impl From<&Caller> for Principal {
+    fn from(caller: &Caller) -> Self {
+        Self {
+            issuer: Arc::clone(&caller.principal().issuer),
+            subject: Arc::clone(&caller.principal().subject),
+            client_id: caller.client_id().map(Into::into),
+            token_id: caller.token_id().map(Into::into),
+        }
+    }
+}
+
+impl From<&crate::credential::Credential> for Credential {
+    fn from(credential: &crate::credential::Credential) -> Self {
+        Self {
+            mode: credential.mode().label(),
+            audience: Arc::clone(credential.audience()),
+            scope: Arc::clone(credential.scope()),
+            cached: credential.is_cached(),
+        }
+    }
+}
+
+impl Principal {
+    fn write(&self, object: &mut Object<'_>) {
+        object.string("issuer", &self.issuer);
+        object.string("subject", &self.subject);
+        object.optional("client_id", self.client_id.as_deref());
+        object.optional("token_id", self.token_id.as_deref());
+    }
+}
+
+impl Mcp {
+    fn write(&self, object: &mut Object<'_>) {
+        object.optional("revision", self.revision.map(Revision::as_str));
+        object.optional("method", self.method.as_deref());
+        object.optional("name", self.name.as_deref());
+        object.request_id("id", self.id.as_ref());
+        object.objects("batch", &self.batch, Message::write);
+    }
+}
+
+impl Message {
+    fn write(&self, object: &mut Object<'_>) {
+        object.optional("method", self.method.as_deref());
+        object.optional("name", self.name.as_deref());
+        object.request_id("id", self.id.as_ref());
+        if let Some(arguments) = &self.arguments {
+            object.object("arguments", |object| arguments.write(object));
+        }
+        if let Some(decision) = &self.decision {
+            object.object("decision", |object| decision.write(object));
+        }
+    }
+}
+
+impl Arguments {
+    fn write(&self, object: &mut Object<'_>) {
+        object.raw("hmac_sha256", format_args!("\"{}\"", self.hmac_sha256));
+    }
+}
+
+impl Decision {
+    fn write(&self, object: &mut Object<'_>) {
+        let effect = match self.effect {
+            Effect::Allow => "allow",
+            Effect::Deny => "deny",
+        };
+        object.string("effect", effect);
+        object.optional("rule", self.rule.as_deref());
+        object.string("reason", self.reason);
+    }
+}
+
+impl Credential {
+    fn write(&self, object: &mut Object<'_>) {
+        object.string("mode", self.mode);
+        object.strings("audience", &self.audience);
+        object.optional("scope", Some(&*self.scope).filter(|scope| !scope.is_empty()));
+        object.raw("cached", self.cached);
+    }
+}
+
+impl Digest {
+    /// Of the bytes of a call's `arguments`, exactly as the client sent them. `key` must be secret and used for
+    /// nothing else but these digests: whoever has it can confirm a guess.
+    #[must_use]
+    pub fn of_arguments(key: &ring::hmac::Key, arguments: &[u8]) -> Self {
+        Self::of(key, b"arguments\0", arguments)
+    }
+
+    /// Of a session id. The prefix keeps it apart from equal bytes elsewhere.
+    #[must_use]
+    pub fn of_session(key: &ring::hmac::Key, session_id: &[u8]) -> Self {
+        Self::of(key, b"session\0", session_id)
+    }
+
+    fn of(key: &ring::hmac::Key, purpose: &[u8], bytes: &[u8]) -> Self {
+        let mut context = ring::hmac::Context::with_key(key);
+        context.update(purpose);
+        context.update(bytes);
+        let mut digest = [0; 32];
+        // Both are 32 bytes with HMAC-SHA-256, the algorithm the key must have.
+        for (to, from) in digest.iter_mut().zip(context.sign().as_ref()) {
+            *to = *from;
+        }
+        Self(digest)
+    }
+}
+
+impl fmt::Display for Digest {
+    /// Lower-case hex.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Writes one JSON object. Keys are ours and need no escape. Writing to a `Vec` cannot fail.
+struct Object<'a> {
+    out: &'a mut Vec<u8>,
+    empty: bool,
+}
+
+impl<'a> Object<'a> {
+    fn begin(out: &'a mut Vec<u8>) -> Self {
+        out.push(b'{');
+        Self { out, empty: true }
+    }
+
+    fn end(self) {
+        self.out.push(b'}');
+    }
+
+    fn key(&mut self, key: &'static str) {
+        if !std::mem::take(&mut self.empty) {
+            self.out.push(b',');
+        }
+        self.out.push(b'"');
+        self.out.extend_from_slice(key.as_bytes());
+        self.out.extend_from_slice(b"\":");
+    }
+
+    /// A value that is JSON already.
+    fn raw(&mut self, key: &'static str, value: impl fmt::Display) {
+        self.key(key);
+        let _ = write!(self.out, "{value}");
+    }
+
+    fn number(&mut self, key: &'static str, value: u64) {
+        self.raw(key, value);
+    }
+
+    /// Milliseconds with three decimals.
+    fn millis(&mut self, key: &'static str, value: Duration) {
+        let micros = value.as_micros();
+        self.raw(key, format_args!("{}.{:03}", micros / 1000, micros % 1000));
+    }
+
+    fn string(&mut self, key: &'static str, value: &str) {
+        self.key(key);
+        write_string(value, self.out);
+    }
+
+    fn optional(&mut self, key: &'static str, value: Option<&str>) {
+        if let Some(value) = value {
+            self.string(key, value);
+        }
+    }
+
+    /// A list of at most [`LIST_ITEMS_MAX`] strings, left out when empty.
+    fn strings(&mut self, key: &'static str, values: &[Box<str>]) {
+        if values.is_empty() {
+            return;
+        }
+        self.key(key);
+        self.out.push(b'[');
+        for (index, value) in values.iter().take(LIST_ITEMS_MAX).enumerate() {
+            if index > 0 {
+                self.out.push(b',');
+            }
+            write_string(value, self.out);
+        }
+        self.out.push(b']');
+    }
+
+    fn object(&mut self, key: &'static str, write: impl FnOnce(&mut Object<'_>)) {
+        self.key(key);
+        let mut object = Object::begin(self.out);
+        write(&mut object);
+        object.end();
+    }
+
+    /// A list of objects, left out when empty. Its caller bounds it: a batch has at most `limits.batch_messages`.
+    fn objects<T>(&mut self, key: &'static str, values: &[T], write: impl Fn(&T, &mut Object<'_>)) {
+        if values.is_empty() {
+            return;
+        }
+        self.key(key);
+        self.out.push(b'[');
+        for (index, value) in values.iter().enumerate() {
+            if index > 0 {
+                self.out.push(b',');
+            }
+            let mut object = Object::begin(self.out);
+            write(value, &mut object);
+            object.end();
+        }
+        self.out.push(b']');
+    }
+
+    /// A JSON-RPC id: a number stays one, a string is read and written again, because the client's own spelling of it
+    /// may hold what we escape.
+    fn request_id(&mut self, key: &'static str, id: Option<&RequestId>) {
+        let Some(text) = id.map(RequestId::as_json) else { return };
+        if is_integer(text) {
+            self.raw(key, text);
+        } else {
+            match serde_json::from_str::<Cow<'_, str>>(text) {
+                Ok(string) => self.string(key, &string),
+                Err(_) => self.string(key, text),
+            }
+        }
+    }
+}
+
+/// Whether `text` is a JSON integer (RFC 8259 §6) of a bounded length.
+fn is_integer(text: &str) -> bool {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let leading_zero = digits.len() > 1 && digits.starts_with('0');
+    (1..=ID_DIGITS_MAX).contains(&digits.len()) && !leading_zero && digits.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// Writes a JSON string, cut and escaped as [`Event::write_line`] says.
+fn write_string(text: &str, out: &mut Vec<u8>) {
+    let (text, was_cut) = cut(text);
+    out.push(b'"');
+    let mut plain_from = 0;
+    for (at, character) in text.char_indices() {
+        if !needs_escape(character) {
+            continue;
+        }
+        out.extend_from_slice(text.get(plain_from..at).unwrap_or_default().as_bytes());
+        plain_from = at + character.len_utf8();
+        match character {
+            '"' => out.extend_from_slice(b"\\\""),
+            '\\' => out.extend_from_slice(b"\\\\"),
+            '\n' => out.extend_from_slice(b"\\n"),
+            '\r' => out.extend_from_slice(b"\\r"),
+            '\t' => out.extend_from_slice(b"\\t"),
+            other => {
+                for unit in other.encode_utf16(&mut [0; 2]) {
+                    let _ = write!(out, "\\u{unit:04x}");
+                }
+            }
+        }
+    }
+    out.extend_from_slice(text.get(plain_from..).unwrap_or_default().as_bytes());
+    if was_cut {
+        out.extend_from_slice(CUT_MARK.as_bytes());
+    }
+    out.push(b'"');
+}
+
+fn needs_escape(character: char) -> bool {
+    match character {
+        '"' | '\\' => true,
+        ' '..='~' => false,
+        // C0, DEL, C1 (ESC and CSI move cursors and retitle windows).
+        '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}' => true,
+        // Soft hyphen, Arabic letter mark, Mongolian vowel separator.
+        '\u{ad}' | '\u{61c}' | '\u{180e}' => true,
+        // Zero-width characters and marks, line and paragraph separators (which JavaScript takes for line ends),
+        // bidirectional embeddings, overrides and isolates, invisible operators.
+        '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' => true,
+        // Byte order mark, interlinear annotations, tags and variation selectors supplement.
+        '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}' => true,
+        _ => false,
+    }
+}
+
+/// The longest prefix of whole characters within [`STRING_BYTES_MAX`], and whether that leaves something out.
+fn cut(text: &str) -> (&str, bool) {
+    if text.len() <= STRING_BYTES_MAX {
+        return (text, false);
+    }
+    // A character has at most four bytes, so one of the four places is a border.
+    let kept = (STRING_BYTES_MAX - 3..=STRING_BYTES_MAX).rev().find_map(|end| text.get(..end)).unwrap_or_default();
+    (kept, true)
+}
+
+/// A quoted RFC 3339 time in UTC with milliseconds. Past the end of chrono's calendar: 1970.
+fn rfc3339(time_ms: u64) -> String {
+    let time = i64::try_from(time_ms).ok().and_then(DateTime::from_timestamp_millis).unwrap_or_default();
+    format!("\"{}\"", time.to_rfc3339_opts(SecondsFormat::Millis, true))
+}
+
+/// Bytes kept of any string, before escapes; what is left out shows as [`CUT_MARK`].
+pub const STRING_BYTES_MAX: usize = 1024;
+
+/// Stands at the end of a string that was cut.
+pub const CUT_MARK: &str = "…[cut]";
+
+const LIST_ITEMS_MAX: usize = 32;
+
+/// Digits of an `i128`, more than any client counts to.
+const ID_DIGITS_MAX: usize = 39;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,7 @@
+//! WHAT happened? The audit event and its line of JSON.
+
+pub mod event;
+
+pub use event::{
+    Agent, Arguments, Credential, Decision, Digest, Event, EventKind, Mcp, Message, Outcome, Principal, Stamp,
+};
