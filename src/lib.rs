@@ -8,3 +8,5 @@ pub mod credential;
 pub mod identity;
 pub mod mcp;
 pub mod policy;
+
+pub mod cli;
