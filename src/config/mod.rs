@@ -3,6 +3,17 @@
 //! The types here are what the rest of the program sees: names resolved, durations and sizes parsed, secrets read,
 //! rules compiled as far as they can be without the world. Nothing inside re-checks them.
 
+mod fields;
+mod files;
+mod problem;
+mod read;
+mod secrets;
+mod values;
+mod yaml;
+
+#[cfg(test)]
+mod tests;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,6 +26,15 @@ pub use crate::identity::TokenTypes;
 use crate::policy::Effect;
 use crate::policy::rule::RuleSpec;
 use crate::secret::Secret;
+
+pub use files::{ThisMachine, load, load_shape};
+pub use problem::{Complaint, Position, Problem, Report};
+pub use read::{Compile, Summary, counted, read, read_shape};
+pub use secrets::{FoundFile, Machine};
+
+/// The least that starts, as `conf/minimal.yaml`.
+#[cfg(test)]
+pub(crate) const MINIMAL: &str = include_str!("../../conf/minimal.yaml");
 
 /// A whole configuration file, checked.
 #[derive(Clone, Debug)]
@@ -300,4 +320,15 @@ pub struct RouteConfig {
     pub default: Effect,
     /// `authorization.rules`, in order.
     pub rules: Vec<RuleSpec>,
+}
+
+/// What is wrong with a rule of a route, found by compiling its conditions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleIssue {
+    /// Which rule of the route, from 0.
+    pub rule: usize,
+    /// The key inside the rule, e.g. `when` or `target.tools[2].when`; empty for the rule as a whole.
+    pub path: String,
+    /// What is wrong.
+    pub message: String,
 }

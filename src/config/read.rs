@@ -1,0 +1,168 @@
+//! What does every key mean? One function per section, from the top of the file to the bottom, and what must hold between
+//! sections.
+
+mod issuer;
+mod process;
+mod route;
+mod server;
+
+use std::sync::Arc;
+
+use super::fields::{Log, Value};
+use super::secrets::{Look, Machine};
+use super::values;
+use super::yaml::{self, Node};
+use super::{Config, Problem, RouteConfig, RuleIssue};
+use process::Web;
+
+/// Checks the conditions of a route's rules: [`crate::policy`]'s part, handed in so that the reader can put lines to them.
+pub type Compile<'c> = &'c dyn Fn(&RouteConfig) -> Vec<RuleIssue>;
+
+/// How much a file that is in order configures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// Entries of `issuers`.
+    pub issuers: usize,
+    /// Entries of `servers`.
+    pub servers: usize,
+    /// Entries of `routes`.
+    pub routes: usize,
+}
+
+impl std::fmt::Display for Summary {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let words = [(self.routes, "route"), (self.servers, "server"), (self.issuers, "issuer")];
+        f.write_str(&words.map(|(count, what)| counted(count, what)).join(", "))
+    }
+}
+
+/// `1 problem`, `2 problems`.
+#[must_use]
+pub fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+impl Config {
+    /// How much it configures.
+    #[must_use]
+    pub fn summary(&self) -> Summary {
+        Summary { issuers: self.issuers.len(), servers: self.servers.len(), routes: self.routes.len() }
+    }
+}
+
+/// Reads a configuration file and every secret it names.
+///
+/// # Errors
+/// Every problem of the file in the order of its lines, except that a file which is not YAML has only that one.
+pub fn read(text: &str, machine: &dyn Machine, compile: Compile<'_>) -> Result<Config, Vec<Problem>> {
+    read_noting(text, Look::Inside(machine), compile, Log::default())
+}
+
+/// Checks everything about a configuration file but the files, environment variables and credentials it names.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_shape(text: &str, compile: Compile<'_>) -> Result<Summary, Vec<Problem>> {
+    read_noting(text, Look::ShapeOnly, compile, Log::default()).map(|config| config.summary())
+}
+
+fn read_noting(text: &str, look: Look<'_>, compile: Compile<'_>, log: Log) -> Result<Config, Vec<Problem>> {
+    let root = yaml::parse(text).map_err(|problem| vec![problem])?;
+    let config = whole(&root, &log, look, compile);
+    let problems = log.into_problems();
+    match config {
+        Some(config) if problems.is_empty() => Ok(config),
+        _ => Err(problems),
+    }
+}
+
+/// Every key that the reader knows, as `servers[].name`, found by letting it read `text`.
+#[cfg(test)]
+pub(super) fn known_keys(text: &str) -> std::collections::BTreeSet<String> {
+    let (root, log) = (yaml::parse(text).unwrap_or_else(|problem| panic!("{problem}")), Log::default());
+    whole(&root, &log, Look::ShapeOnly, &|_| Vec::new());
+    log.asked.take()
+}
+
+fn whole(root: &Node, log: &Log, look: Look<'_>, compile: Compile<'_>) -> Option<Config> {
+    Value::root(root, log).map(|top| {
+        let server = process::server(top, look);
+        let listen = top.required("listen", |v| process::listen(v, look));
+        let trusted_proxies = top.or("trusted_proxies", Vec::new(), |v| v.list(|v| v.parse(values::network)));
+        let public_url = top.required("public_url", |v| v.parse(process::public_url));
+        let web = process::web(top, public_url.as_deref(), listen.as_deref());
+        let metrics = top.optional("metrics", process::inner_address);
+        let admin = top.optional("admin", process::inner_address);
+        process::distinct_addresses(top, listen.as_deref(), metrics, admin);
+        let audit = process::audit(top);
+        let session = top.required("session", |v| process::session(v, look));
+        let limits = process::limits(top);
+
+        let issuers = top.find("issuers");
+        let issuers = top.must("issuers", issuers);
+        let servers = top.find_either("servers");
+        let servers = top.must("servers", servers);
+        let names = Names::declared(issuers.as_ref(), servers.as_ref());
+        let issuers = issuers.and_then(|v| v.some(|v| issuer::issuer(v, look)));
+        let servers = servers.and_then(|v| v.some(|v| server::server(v, look)));
+        let routes = top.required("routes", |v| {
+            v.refuse_repeated("path");
+            v.some(|v| route::route(v, public_url.as_deref().unwrap_or_default(), &names, compile))
+        });
+
+        let Web { allowed_hosts, allowed_origins, loopback_origins } = web?;
+        Some(Config {
+            server: server?,
+            listen: listen?,
+            trusted_proxies: trusted_proxies?,
+            allowed_hosts,
+            allowed_origins,
+            loopback_origins,
+            metrics: metrics?,
+            admin: admin?,
+            audit: audit?,
+            session: session?,
+            limits: limits?,
+            issuers: shared(issuers?),
+            servers: shared(servers?),
+            routes: shared(routes?),
+            public_url: public_url?,
+        })
+    })
+}
+
+/// The names that routes and rules may refer to, taken even from entries with problems, so that those cause no others.
+struct Names<'a> {
+    issuers: Vec<&'a str>,
+    servers: Vec<&'a str>,
+}
+
+impl<'a> Names<'a> {
+    fn declared(issuers: Option<&Value<'a>>, servers: Option<&Value<'a>>) -> Self {
+        let names = |list: Option<&Value<'a>>| {
+            let Some(list) = list else { return Vec::new() };
+            list.refuse_repeated("name");
+            list.each("name").into_iter().map(|(name, _)| name).collect()
+        };
+        Self { issuers: names(issuers), servers: names(servers) }
+    }
+}
+
+/// Reads a name that must be one of `known`.
+fn reference<'a>(value: &Value<'a>, what: &str, known: &[&str]) -> Option<Arc<str>> {
+    let name = value.text()?;
+    if known.contains(&name) {
+        return Some(name.into());
+    }
+    let hint = match values::nearest(name, known.iter().copied()) {
+        Some(meant) => format!("did you mean {meant}?"),
+        None if known.is_empty() => format!("declare one under {what}s"),
+        None => format!("known: {}", known.join(", ")),
+    };
+    value.complain(format!("there is no {what} {}", values::quote(name)), hint);
+    None
+}
+
+fn shared<T>(values: Vec<T>) -> Vec<Arc<T>> {
+    values.into_iter().map(Arc::new).collect()
+}

@@ -1,0 +1,320 @@
+//! `servers`: the MCP servers, their instances, and what they get in place of the caller's token.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue};
+
+use crate::config::fields::{Fields, Value};
+use crate::config::problem::Complaint;
+use crate::config::secrets::{self, Keep, Look};
+use crate::config::values::{self, quote};
+use crate::config::{HealthSettings, InstanceConfig, ServerConfig, UpstreamTimeouts, UpstreamTls};
+use crate::credential::{ClientAuth, ExchangePlan, Plan};
+use crate::secret::Secret;
+
+pub(super) fn server(value: &Value<'_>, look: Look<'_>) -> Option<ServerConfig> {
+    value.map(|fields| {
+        let name = fields.required("name", |v| v.parse(values::name));
+        let path = fields.or("path", "/mcp", |v| v.parse(values::upstream_path));
+        let instances = fields.required("instances", instances);
+        let health = health(fields);
+        let timeouts = timeouts(fields);
+        let tls = fields.or("tls", UpstreamTls::default(), |v| upstream_tls(v, look));
+        let http2 = fields.or("http2", false, Value::flag);
+        let credential = fields.required("credential", |v| credential(v, look));
+        let forward_claims = fields.or("forward_claims", Vec::new(), forward_claims);
+
+        let all_clear = instances.as_ref().is_some_and(|all| all.iter().all(|instance| !instance.tls));
+        if all_clear && tls.as_ref().is_some_and(|tls| *tls != UpstreamTls::default()) {
+            let place = fields.map().follow("tls");
+            place.complain("no instance is reached over TLS", "write https URLs, or leave tls out");
+        }
+        if let (Some(Plan::Static { header, .. }), Some(claims)) = (&credential, &forward_claims) {
+            if claims.iter().any(|(_, claim_header)| claim_header == header) {
+                let place = fields.map().follow("forward_claims");
+                place.complain(format!("{header} is the header of the static credential"), "use another header");
+            }
+        }
+        Some(ServerConfig {
+            name: name?.into(),
+            path: path?.to_owned(),
+            instances: instances?,
+            health: health?,
+            timeouts: timeouts?,
+            tls: tls?,
+            http2: http2?,
+            credential: credential?,
+            forward_claims: forward_claims?,
+        })
+    })
+}
+
+fn instances(list: &Value<'_>) -> Option<Vec<InstanceConfig>> {
+    let instances = list.some(instance)?;
+    let (mut ids, mut addresses) = (BTreeMap::new(), BTreeMap::new());
+    let mut distinct = true;
+    for (nth, instance) in instances.iter().enumerate() {
+        if let Some(first) = ids.insert(instance.id.clone(), nth) {
+            let message = format!("the id {} is already that of instance {first}", quote(&instance.id));
+            list.follow(&format!("[{nth}].id")).complain(message, "each must be different");
+            distinct = false;
+        }
+        if let Some(first) = addresses.insert((instance.host.to_ascii_lowercase(), instance.port), nth) {
+            let message = format!("{}:{} is already instance {first}", instance.host, instance.port);
+            let hint = "write each address once; weight gives it a larger share";
+            list.follow(&format!("[{nth}].url")).complain(message, hint);
+            distinct = false;
+        }
+    }
+    distinct.then_some(instances)
+}
+
+fn instance(value: &Value<'_>) -> Option<InstanceConfig> {
+    value.map(|fields| {
+        let url = fields.required("url", |v| v.parse(instance_url));
+        let id = fields.optional("id", |v| v.parse(values::name));
+        let weight = fields.or("weight", 1, |v| v.whole(1..=1000));
+        let (url, port) = url.map(|url| (url.clone(), url.port_or_default()))?;
+        let id: Arc<str> = match id? {
+            Some(id) => id.into(),
+            None => format!("{}:{port}", url.host).into(),
+        };
+        Some(InstanceConfig { id, tls: url.tls, host: url.host, port, weight: weight? })
+    })
+}
+
+fn instance_url(text: &str) -> Result<values::Url, Complaint> {
+    let url = values::url(text)?;
+    if url.path != "/" || url.query.is_some() {
+        let message = format!("{} has a path or query", quote(text));
+        return Err(Complaint::new(message, "end it after the port; the path goes into the server's path"));
+    }
+    Ok(url)
+}
+
+fn health(server: &mut Fields<'_, '_>) -> Option<HealthSettings> {
+    let default = HealthSettings {
+        interval: seconds(5),
+        timeout: seconds(1),
+        unhealthy_after: 3,
+        healthy_after: 1,
+        http_path: None,
+    };
+    let Some(section) = server.find("health") else { return Some(default) };
+    section.map(|fields| {
+        let interval = fields.or("interval", default.interval, |v| v.duration(milliseconds(100)..=seconds(3600)));
+        let timeout = fields.or("timeout", default.timeout, |v| v.duration(milliseconds(10)..=seconds(60)));
+        let unhealthy_after = fields.or("unhealthy_after", default.unhealthy_after, |v| v.whole(1..=100));
+        let healthy_after = fields.or("healthy_after", default.healthy_after, |v| v.whole(1..=100));
+        let http_path = fields.optional("http", |v| {
+            v.map(|fields| fields.required("path", |v| v.parse(values::upstream_path).map(str::to_owned)))
+        });
+        Some(HealthSettings {
+            interval: interval?,
+            timeout: timeout?,
+            unhealthy_after: unhealthy_after?,
+            healthy_after: healthy_after?,
+            http_path: http_path?,
+        })
+    })
+}
+
+fn timeouts(server: &mut Fields<'_, '_>) -> Option<UpstreamTimeouts> {
+    let default = UpstreamTimeouts {
+        connect: seconds(2),
+        first_byte: seconds(60),
+        idle: seconds(300),
+        keepalive: seconds(4),
+        total: seconds(12 * 3600),
+    };
+    let Some(section) = server.find("timeouts") else { return Some(default) };
+    section.map(|fields| {
+        let connect = fields.or("connect", default.connect, |v| v.duration(milliseconds(10)..=seconds(60)));
+        let first_byte = fields.or("first_byte", default.first_byte, |v| v.duration(milliseconds(100)..=DAY));
+        let idle = fields.or("idle", default.idle, |v| v.duration(milliseconds(100)..=DAY));
+        let keepalive = fields.or("keepalive", default.keepalive, |v| v.duration(milliseconds(100)..=seconds(3600)));
+        let total = fields.or("total", default.total, |v| v.duration(seconds(1)..=seconds(30 * 86_400)));
+        Some(UpstreamTimeouts {
+            connect: connect?,
+            first_byte: first_byte?,
+            idle: idle?,
+            keepalive: keepalive?,
+            total: total?,
+        })
+    })
+}
+
+fn upstream_tls(value: &Value<'_>, look: Look<'_>) -> Option<UpstreamTls> {
+    value.map(|fields| {
+        let ca = fields.optional("ca", |v| secrets::path(v, look, Keep::Public));
+        let client_certificate = fields.optional("client_certificate", |v| secrets::path(v, look, Keep::Public));
+        let client_key = fields.optional("client_key", |v| secrets::path(v, look, Keep::Private));
+        let server_name = fields.optional("server_name", |v| v.parse(host_name));
+        match (&client_certificate, &client_key) {
+            (Some(Some(_)), Some(None)) => {
+                fields.must("client_key", None);
+            }
+            (Some(None), Some(Some(_))) => {
+                fields.must("client_certificate", None);
+            }
+            _ => {}
+        }
+        Some(UpstreamTls {
+            ca: ca?,
+            client_certificate: client_certificate?,
+            client_key: client_key?,
+            server_name: server_name?,
+        })
+    })
+}
+
+fn host_name(text: &str) -> Result<String, Complaint> {
+    if values::is_host(text) {
+        return Ok(text.to_owned());
+    }
+    Err(Complaint::new(format!("{} is not a host name", quote(text)), "write the name in the server's certificate"))
+}
+
+fn credential(value: &Value<'_>, look: Look<'_>) -> Option<Plan> {
+    const HINT: &str = "write none, or a map with one of static and token_exchange";
+    if let crate::config::yaml::Kind::Text(word) = value.kind() {
+        if word == "none" {
+            return Some(Plan::None);
+        }
+        value.complain(format!("{} is not a kind of credential", quote(word)), HINT);
+        return None;
+    }
+    value.map(|fields| {
+        let (kind, plan) = fields.exactly_one(&["static", "token_exchange"])?;
+        if kind == "static" { static_secret(&plan, look) } else { token_exchange(&plan, look) }
+    })
+}
+
+fn static_secret(value: &Value<'_>, look: Look<'_>) -> Option<Plan> {
+    value.map(|fields| {
+        let header = fields.or("header", http::header::AUTHORIZATION, |v| v.parse(credential_header));
+        let prefix = fields.or("prefix", "", Value::text_or_blank);
+        let secret = fields.find("secret");
+        let place = fields.must("secret", secret)?;
+        let secret = secrets::text(&place, look);
+        let (header, prefix, secret) = (header?, prefix?, secret?);
+        let whole = Secret::new(format!("{prefix}{}", secret.expose()));
+        if HeaderValue::from_str(whole.expose()).is_err() {
+            place.complain("prefix and secret together are no header value", "use visible ASCII characters");
+            return None;
+        }
+        Some(Plan::Static { header, secret: whole })
+    })
+}
+
+fn credential_header(text: &str) -> Result<HeaderName, Complaint> {
+    if text.eq_ignore_ascii_case("authorization") {
+        return Ok(http::header::AUTHORIZATION);
+    }
+    values::own_header(text)
+}
+
+fn token_exchange(value: &Value<'_>, look: Look<'_>) -> Option<Plan> {
+    value.map(|fields| {
+        let token_endpoint = fields
+            .required("token_endpoint", |v| v.parse(|text| values::trustworthy_url(text).map(|_| text.to_owned())));
+        let client = fields.required("client", |v| client(v, look));
+        let audience = fields.or("audience", Vec::new(), |v| v.list(Value::string));
+        let resource = fields.or("resource", Vec::new(), |v| v.list(|v| v.parse(resource)));
+        let scope = fields.or("scope", Vec::new(), |v| v.list(|v| v.parse(values::scope).map(str::to_owned)));
+        let subject_token_type = fields.or("subject_token_type", ACCESS_TOKEN.to_owned(), Value::string);
+        let requested_token_type = fields.or("requested_token_type", None, |v| match v.kind() {
+            crate::config::yaml::Kind::Null => Some(None),
+            _ => v.string().map(Some),
+        });
+        let timeout = fields.or("timeout", seconds(5), |v| v.duration(milliseconds(100)..=seconds(60)));
+        let accept_missing = fields.or("accept_missing_token_type", false, Value::flag);
+        let Client { id, secret, auth } = client?;
+        Some(Plan::TokenExchange(Box::new(ExchangePlan {
+            token_endpoint: token_endpoint?,
+            client_id: id,
+            client_secret: secret,
+            client_auth: auth,
+            audience: audience?,
+            resource: resource?,
+            scope: scope?,
+            subject_token_type: subject_token_type?,
+            requested_token_type: requested_token_type?,
+            timeout: timeout?,
+            accept_missing_token_type: accept_missing?,
+        })))
+    })
+}
+
+/// RFC 8693 §2.1: the type of the token a caller brings.
+const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
+
+/// RFC 8693 §2.1: an absolute URI without a fragment.
+fn resource(text: &str) -> Result<String, Complaint> {
+    let uri = text.split_once(':').is_some_and(|(scheme, rest)| {
+        scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
+            && scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+            && !rest.is_empty()
+    });
+    if uri && !text.contains(|c: char| c == '#' || !c.is_ascii_graphic()) {
+        return Ok(text.to_owned());
+    }
+    let hint = "write an absolute URI without a fragment (RFC 8693 section 2.1)";
+    Err(Complaint::new(format!("{} is not a resource", quote(text)), hint))
+}
+
+struct Client {
+    id: String,
+    secret: Option<Secret<String>>,
+    auth: ClientAuth,
+}
+
+fn client(value: &Value<'_>, look: Look<'_>) -> Option<Client> {
+    let words = [
+        ("client_secret_basic", ClientAuth::ClientSecretBasic),
+        ("client_secret_post", ClientAuth::ClientSecretPost),
+        ("none", ClientAuth::None),
+    ];
+    value.map(|fields| {
+        let id = fields.required("id", Value::string);
+        let auth = fields.or("auth", ClientAuth::ClientSecretBasic, |v| v.parse(|text| values::word(text, &words)));
+        let secret = fields.find("secret");
+        let secret = match (auth?, secret) {
+            (ClientAuth::None, None) => None,
+            (ClientAuth::None, Some(secret)) => {
+                secret.complain("is not sent with auth: none", "leave it out, or choose client_secret_basic");
+                return None;
+            }
+            (_, secret) => Some(secrets::text(&fields.must("secret", secret)?, look)?),
+        };
+        Some(Client { id: id?, secret, auth: auth? })
+    })
+}
+
+fn forward_claims(value: &Value<'_>) -> Option<Vec<(Box<str>, HeaderName)>> {
+    let mut claims: Vec<(Box<str>, HeaderName)> = Vec::new();
+    let mut sound = true;
+    for (claim, header) in value.entries()? {
+        match header.parse(values::own_header) {
+            Some(name) if claims.iter().any(|(_, taken)| *taken == name) => {
+                header.complain(format!("{name} already carries another claim"), "use one header for each claim");
+                sound = false;
+            }
+            Some(name) => claims.push((claim.into(), name)),
+            None => sound = false,
+        }
+    }
+    sound.then_some(claims)
+}
+
+const DAY: Duration = seconds(86_400);
+
+const fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+const fn milliseconds(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
