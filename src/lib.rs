@@ -8,3 +8,6 @@ pub mod credential;
 pub mod identity;
 pub mod mcp;
 pub mod policy;
+
+#[cfg(feature = "demo")]
+pub mod demo;
