@@ -4,6 +4,7 @@ pub mod issuer;
 pub mod loopback;
 pub mod private_dir;
 pub mod token;
+pub mod tools;
 
 /// A client for calls on loopback: no proxy from the environment.
 pub(crate) fn http_client() -> reqwest::Result<reqwest::Client> {
