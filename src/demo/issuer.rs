@@ -271,7 +271,8 @@ impl Issuer {
     fn authenticate_gateway(&self, headers: &HeaderMap) -> Result<(), Refusal> {
         let mut fields = headers.get_all(AUTHORIZATION).iter();
         let (Some(field), None) = (fields.next(), fields.next()) else { return Err(Refusal::InvalidClient) };
-        let (scheme, encoded) = field.to_str().ok().and_then(|text| text.split_once(' ')).ok_or(Refusal::InvalidClient)?;
+        let (scheme, encoded) =
+            field.to_str().ok().and_then(|text| text.split_once(' ')).ok_or(Refusal::InvalidClient)?;
         if !scheme.eq_ignore_ascii_case("basic") {
             return Err(Refusal::InvalidClient);
         }

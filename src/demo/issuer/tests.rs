@@ -218,7 +218,8 @@ impl Running {
 
     async fn post(&self, authorization: Option<&str>, form: &[(&str, &str)]) -> (u16, Value) {
         let encode = |text: &str| text.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
-        let body: Vec<String> = form.iter().map(|(name, value)| format!("{}={}", encode(name), encode(value))).collect();
+        let body: Vec<String> =
+            form.iter().map(|(name, value)| format!("{}={}", encode(name), encode(value))).collect();
         let mut request = self
             .http
             .post(format!("{}/token", self.issuer.url()))

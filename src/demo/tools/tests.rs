@@ -113,10 +113,8 @@ async fn notes_belong_to_their_user_and_are_seen_by_every_instance() {
     let read = elsewhere.read_resource(ReadResourceRequestParams::new("notes://1")).await.unwrap();
     assert_eq!(read.contents, [ResourceContents::text("milk", "notes://1")]);
     let summary = Map::from_iter([("style".to_owned(), json!("briefly"))]);
-    let prompt = elsewhere
-        .get_prompt(GetPromptRequestParams::new("summarize_notes").with_arguments(summary))
-        .await
-        .unwrap();
+    let prompt =
+        elsewhere.get_prompt(GetPromptRequestParams::new("summarize_notes").with_arguments(summary)).await.unwrap();
     assert_eq!(prompt.messages, [PromptMessage::new_text(Role::User, "Summarize briefly:\n- milk")]);
 
     let bob = running.client("bob", &modern()).await;
