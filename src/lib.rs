@@ -7,4 +7,5 @@ pub mod config;
 pub mod credential;
 pub mod identity;
 pub mod mcp;
+pub mod net;
 pub mod policy;
