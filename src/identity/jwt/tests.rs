@@ -99,6 +99,42 @@ fn a_stripped_signature_is_refused() {
     assert_eq!(issuer.verify(&testkit::token(&format!("{signed}."))).unwrap_err(), AuthnError::BadSignature);
 }
 
+#[test]
+fn claims_that_were_changed_are_refused_with_every_algorithm() {
+    for algorithm in ALL {
+        let issuer = Issuer::with(algorithm);
+        let token = issuer.key.sign(&claims());
+        let mut parts: Vec<&str> = token.as_str().split('.').collect();
+        let changed = encode(claims_with("sub", json!("root")).to_string().as_bytes());
+        parts[1] = &changed;
+        assert_eq!(
+            issuer.verify(&testkit::token(&parts.join("."))).unwrap_err(),
+            AuthnError::BadSignature,
+            "{algorithm:?}"
+        );
+    }
+}
+
+/// One RSA key, two algorithms: the signature of one is none of the other.
+#[test]
+fn an_rsa_signature_is_good_for_its_own_algorithm_only() {
+    let mut issuer = Issuer::with(Algorithm::RS256);
+    issuer.policy.algorithms = ALL.to_vec();
+    let mut jwk = issuer.key.jwk();
+    jwk.as_object_mut().unwrap().remove("alg");
+    issuer.keys = KeySet::parse(json!({ "keys": [jwk] }).to_string().as_bytes()).unwrap();
+    for (alg, expected) in [
+        ("RS256", None),
+        ("PS256", Some(AuthnError::BadSignature)),
+        ("RS512", Some(AuthnError::BadSignature)),
+        ("ES256", Some(AuthnError::UnknownKey)),
+        ("EdDSA", Some(AuthnError::UnknownKey)),
+    ] {
+        let token = issuer.key.sign_with(&json!({ "alg": alg, "kid": "k1" }), &claims());
+        assert_eq!(issuer.verify(&token).err(), expected, "{alg}");
+    }
+}
+
 /// CVE-2022-21449: an ECDSA signature of zeros fits every message where r and s are not checked.
 #[test]
 fn an_ecdsa_signature_of_zeros_is_refused() {

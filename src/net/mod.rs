@@ -1,0 +1,7 @@
+//! Our own calls: issuer keys and metadata, token exchange. Never a client's request; that is the gateway's.
+
+pub mod client;
+pub mod jwks;
+
+pub use client::{Answer, NetError, Outbound};
+pub use jwks::{FetchError, KeyFetcher, Keyring, Refetch, RefreshOutcome};
