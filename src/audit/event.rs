@@ -252,6 +252,30 @@ impl Event {
         line.end();
         out.push(b'\n');
     }
+
+    /// Cuts what a client may have made long, as the line will be cut, so that an event that waits for its turn is no
+    /// larger than its record.
+    pub fn cut_strings(&mut self) {
+        bound(&mut self.request_id);
+        self.trace_id.iter_mut().for_each(bound);
+        if let Some(principal) = &mut self.principal {
+            principal.client_id.iter_mut().for_each(bound);
+            principal.token_id.iter_mut().for_each(bound);
+        }
+        if let Some(agent) = &mut self.agent {
+            bound(&mut agent.id);
+        }
+        if let Some(mcp) = &mut self.mcp {
+            mcp.method.iter_mut().for_each(bound_method);
+            mcp.name.iter_mut().for_each(bound);
+            mcp.id.iter_mut().for_each(bound_id);
+            for message in &mut mcp.batch {
+                message.method.iter_mut().for_each(bound_method);
+                message.name.iter_mut().for_each(bound);
+                message.id.iter_mut().for_each(bound_id);
+            }
+        }
+    }
 }
 
 impl EventKind {
@@ -525,7 +549,7 @@ fn is_integer(text: &str) -> bool {
 
 /// Writes a JSON string, cut and escaped as [`Event::write_line`] says.
 fn write_string(text: &str, out: &mut Vec<u8>) {
-    let (text, was_cut) = cut(text);
+    let text = cut(text);
     out.push(b'"');
     let mut plain_from = 0;
     for (at, character) in text.char_indices() {
@@ -548,9 +572,6 @@ fn write_string(text: &str, out: &mut Vec<u8>) {
         }
     }
     out.extend_from_slice(text.get(plain_from..).unwrap_or_default().as_bytes());
-    if was_cut {
-        out.extend_from_slice(CUT_MARK.as_bytes());
-    }
     out.push(b'"');
 }
 
@@ -571,14 +592,35 @@ fn needs_escape(character: char) -> bool {
     }
 }
 
-/// The longest prefix of whole characters within [`STRING_BYTES_MAX`], and whether that leaves something out.
-fn cut(text: &str) -> (&str, bool) {
+/// A text of at most [`STRING_BYTES_MAX`]: itself, or as many whole characters as fit with [`CUT_MARK`].
+fn cut(text: &str) -> Cow<'_, str> {
+    const KEPT: usize = STRING_BYTES_MAX - CUT_MARK.len();
     if text.len() <= STRING_BYTES_MAX {
-        return (text, false);
+        return Cow::Borrowed(text);
     }
     // A character has at most four bytes, so one of the four places is a border.
-    let kept = (STRING_BYTES_MAX - 3..=STRING_BYTES_MAX).rev().find_map(|end| text.get(..end)).unwrap_or_default();
-    (kept, true)
+    let kept = (KEPT - 3..=KEPT).rev().find_map(|end| text.get(..end)).unwrap_or_default();
+    Cow::Owned(format!("{kept}{CUT_MARK}"))
+}
+
+/// Cuts a string that is over its bound. The common case is one comparison.
+fn bound(text: &mut Box<str>) {
+    if let Cow::Owned(cut) = cut(text) {
+        *text = cut.into();
+    }
+}
+
+fn bound_method(method: &mut Cow<'static, str>) {
+    if let Cow::Owned(cut) = cut(method) {
+        *method = Cow::Owned(cut);
+    }
+}
+
+/// A cut id is no JSON any more and is written as a string, with its opening quote when it had one.
+fn bound_id(id: &mut RequestId) {
+    if let Cow::Owned(cut) = cut(id.as_json()) {
+        *id = RequestId::from_json(&cut);
+    }
 }
 
 /// A quoted RFC 3339 time in UTC with milliseconds. Past the end of chrono's calendar: 1970.
@@ -587,7 +629,7 @@ fn rfc3339(time_ms: u64) -> String {
     format!("\"{}\"", time.to_rfc3339_opts(SecondsFormat::Millis, true))
 }
 
-/// Bytes kept of any string, before escapes; what is left out shows as [`CUT_MARK`].
+/// Bytes of any string, before escapes; a longer one is cut and ends in [`CUT_MARK`].
 pub const STRING_BYTES_MAX: usize = 1024;
 
 /// Stands at the end of a string that was cut.

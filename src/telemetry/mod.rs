@@ -1,1 +1,8 @@
-//! x
+//! What can be seen from outside: metrics, the process log, and where audit records go.
+
+pub mod audit;
+pub mod log;
+pub mod metrics;
+
+pub use audit::{AuditPlace, AuditSink, AuditUnavailable, PendingRecord};
+pub use metrics::Metrics;

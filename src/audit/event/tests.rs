@@ -151,22 +151,61 @@ fn escapes_are_those_of_json() {
 
 #[test]
 fn a_long_string_is_cut_at_a_character() {
+    const KEPT: usize = STRING_BYTES_MAX - CUT_MARK.len();
     let rows = [
         ("x".repeat(STRING_BYTES_MAX), STRING_BYTES_MAX, false),
-        ("x".repeat(STRING_BYTES_MAX + 1), STRING_BYTES_MAX, true),
-        ("é".repeat(STRING_BYTES_MAX), STRING_BYTES_MAX, true),
-        ("名".repeat(STRING_BYTES_MAX), STRING_BYTES_MAX - 1, true),
-        (format!("x{}", "🦀".repeat(STRING_BYTES_MAX)), STRING_BYTES_MAX - 3, true),
+        ("x".repeat(STRING_BYTES_MAX + 1), KEPT, true),
+        ("é".repeat(STRING_BYTES_MAX), KEPT, true),
+        ("名".repeat(STRING_BYTES_MAX), KEPT - KEPT % 3, true),
+        (format!("x{}", "🦀".repeat(STRING_BYTES_MAX)), KEPT - 3, true),
     ];
     for (text, kept, marked) in rows {
-        let event = Event { request_id: text.as_str().into(), ..Event::default() };
+        let mut event = Event { request_id: text.as_str().into(), ..Event::default() };
         let parsed = parse(&event);
         let written = parsed["request_id"].as_str().unwrap();
         assert_eq!(written.ends_with(CUT_MARK), marked);
         let body = written.strip_suffix(CUT_MARK).unwrap_or(written);
         assert_eq!(body.len(), kept);
         assert!(text.starts_with(body));
+        // Cut before it waits or when it is written: the line is the same.
+        event.cut_strings();
+        assert_eq!(&*event.request_id, written);
+        assert_eq!(parse(&event), parsed);
     }
+}
+
+#[test]
+fn an_event_that_waits_is_no_larger_than_its_record() {
+    let long = "é".repeat(1 << 20);
+    let id = RequestId::from_json(&format!("\"{long}\""));
+    let message = Message {
+        method: Some(long.clone().into()),
+        name: Some(long.as_str().into()),
+        id: Some(id.clone()),
+        ..Message::default()
+    };
+    let mut event = Event {
+        request_id: long.as_str().into(),
+        trace_id: Some(long.as_str().into()),
+        principal: Some(Principal {
+            client_id: Some(long.as_str().into()),
+            token_id: Some(long.as_str().into()),
+            ..full().principal.unwrap()
+        }),
+        agent: Some(Agent { id: long.as_str().into() }),
+        mcp: Some(Mcp {
+            method: Some(long.clone().into()),
+            name: Some(long.as_str().into()),
+            id: Some(id),
+            batch: vec![message],
+            ..Mcp::default()
+        }),
+        ..full()
+    };
+    event.cut_strings();
+    // Debug shows everything an event holds.
+    assert!(format!("{event:?}").len() < 16 * STRING_BYTES_MAX);
+    assert!(parse(&event)["mcp"]["id"].as_str().unwrap().ends_with(CUT_MARK));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-#![expect(clippy::unwrap_used, reason = "a failed test may panic")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed test may panic")]
 
 use proptest::prelude::*;
 use serde_json::json;

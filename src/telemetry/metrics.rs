@@ -1,0 +1,743 @@
+//! How is it going, in numbers? Every Prometheus metric there is, with labels from the configuration or a closed set.
+//!
+//! No label can take its value from a request: the methods here ask for types and `&'static str`s, and names
+//! from the configuration become handles ([`RouteMetrics`], [`ServerMetrics`], [`IssuerMetrics`]) once per snapshot.
+//! A handle keeps its counters, so a request costs atomic additions and no look-up by label.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use prometheus::Encoder as _;
+use prometheus::Histogram;
+use prometheus::HistogramOpts;
+use prometheus::HistogramVec;
+use prometheus::IntCounter;
+use prometheus::IntCounterVec;
+use prometheus::IntGauge;
+use prometheus::IntGaugeVec;
+use prometheus::Opts;
+use prometheus::Registry;
+use prometheus::TextEncoder;
+use prometheus::process_collector::ProcessCollector;
+
+use crate::audit::Outcome;
+use crate::credential::ExchangeError;
+use crate::mcp::Method;
+use crate::policy::Effect;
+
+/// Every metric of the process, registered with one registry.
+pub struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    request_duration: HistogramVec,
+    gateway_duration: HistogramVec,
+    authentications: IntCounterVec,
+    authorizations: IntCounterVec,
+    tool_calls: IntCounterVec,
+    tool_call_duration: HistogramVec,
+    token_exchanges: IntCounterVec,
+    token_exchange_duration: HistogramVec,
+    caches: [CacheMetrics; 3],
+    sessions: IntCounterVec,
+    streams_active: IntGauge,
+    instance_healthy: IntGaugeVec,
+    jwks_refreshes: IntCounterVec,
+    audit_records: IntCounterVec,
+    audit_queue_records: IntGauge,
+    config_generation: IntGauge,
+    config_reloads: IntCounterVec,
+}
+
+/// What a request asked, as far as a label may say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum MethodLabel {
+    /// Several messages in one body.
+    Batch,
+    /// `DELETE`: the end of a session.
+    Delete,
+    /// `GET`: the stream of a session.
+    Get,
+    /// A JSON-RPC request or notification of a known method.
+    Mcp(Method),
+    /// Everything else.
+    Other,
+    /// A JSON-RPC response to a question of the server.
+    Response,
+}
+
+/// A cache that counts hits and misses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CacheName {
+    /// Exchanged credentials.
+    Credential,
+    /// Decisions that do not depend on arguments.
+    Decision,
+    /// Verified tokens.
+    Token,
+}
+
+/// What happened to a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SessionEvent {
+    /// The client ended it.
+    Closed,
+    /// Its instance is gone.
+    Lost,
+    /// The server opened it.
+    Opened,
+    /// An id was unknown, forged, expired or another's.
+    Refused,
+}
+
+/// What became of a configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ReloadOutcome {
+    /// It is in force.
+    Applied,
+    /// It has problems; the last one stays.
+    Refused,
+}
+
+/// The counters of one route.
+pub struct RouteMetrics {
+    route: Box<str>,
+    requests: IntCounterVec,
+    request_duration: HistogramVec,
+    authorizations: IntCounterVec,
+    gateway_duration: Histogram,
+    methods: Box<[MethodMetrics]>,
+    allowed: Words,
+    denied: Words,
+}
+
+/// The counters of one server.
+pub struct ServerMetrics {
+    server: Box<str>,
+    tool_calls: IntCounterVec,
+    token_exchanges: IntCounterVec,
+    token_exchange_duration: Histogram,
+    exchange_outcomes: Words,
+    tools: HashMap<Box<str>, ToolMetrics>,
+    other: ToolMetrics,
+}
+
+/// The counters of one issuer.
+pub struct IssuerMetrics {
+    issuer: Box<str>,
+    authentications: IntCounterVec,
+    results: Words,
+}
+
+/// Hits and misses of one cache.
+#[derive(Clone)]
+pub struct CacheMetrics {
+    hits: IntCounter,
+    misses: IntCounter,
+}
+
+/// A stream that is counted as open for as long as this lives.
+#[must_use = "the stream counts as open only while this lives"]
+#[derive(Debug)]
+pub struct OpenStream(IntGauge);
+
+struct MethodMetrics {
+    outcomes: [OnceLock<IntCounter>; Outcome::ALL.len()],
+    duration: OnceLock<Histogram>,
+}
+
+struct ToolMetrics {
+    tool: Box<str>,
+    outcomes: [OnceLock<IntCounter>; Outcome::ALL.len()],
+    duration: Histogram,
+}
+
+impl Metrics {
+    /// Registers every metric, and those of the process, with `registry`. To be called after the process has become a
+    /// daemon: the metrics of the process are bound to its id.
+    ///
+    /// # Errors
+    /// When `registry` has a metric of the same name already.
+    pub fn new(registry: Registry) -> Result<Self, prometheus::Error> {
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            let counters = IntCounterVec::new(Opts::new(name, help).namespace(NAMESPACE), labels)?;
+            registry.register(Box::new(counters.clone()))?;
+            Ok::<_, prometheus::Error>(counters)
+        };
+        let gauge = |name: &str, help: &str| {
+            let gauge = IntGauge::with_opts(Opts::new(name, help).namespace(NAMESPACE))?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok::<_, prometheus::Error>(gauge)
+        };
+        let gauges = |name: &str, help: &str, labels: &[&str]| {
+            let gauges = IntGaugeVec::new(Opts::new(name, help).namespace(NAMESPACE), labels)?;
+            registry.register(Box::new(gauges.clone()))?;
+            Ok::<_, prometheus::Error>(gauges)
+        };
+        let histograms = |name: &str, help: &str, buckets: &[f64], labels: &[&str]| {
+            let options = HistogramOpts::new(name, help).namespace(NAMESPACE).buckets(buckets.to_vec());
+            let histograms = HistogramVec::new(options, labels)?;
+            registry.register(Box::new(histograms.clone()))?;
+            Ok::<_, prometheus::Error>(histograms)
+        };
+
+        let token_cache = counters("token_cache_total", "Look-ups in a cache, by result.", &["cache", "result"])?;
+        let cache = |name: CacheName| CacheMetrics {
+            hits: token_cache.with_label_values(&[name.label(), "hit"]),
+            misses: token_cache.with_label_values(&[name.label(), "miss"]),
+        };
+        let metrics = Self {
+            requests: counters(
+                "requests_total",
+                "Requests to a route, by MCP method and how they ended.",
+                &["route", "method", "outcome"],
+            )?,
+            request_duration: histograms(
+                "request_duration_seconds",
+                "From the first byte of a request to the last of its answer.",
+                BUCKETS,
+                &["route", "method"],
+            )?,
+            gateway_duration: histograms(
+                "gateway_duration_seconds",
+                "The gateway's own part of a request, without the upstream's.",
+                BUCKETS_FINE,
+                &["route"],
+            )?,
+            authentications: counters(
+                "authentications_total",
+                "Tokens judged, by issuer and result.",
+                &["issuer", "result"],
+            )?,
+            authorizations: counters(
+                "authorizations_total",
+                "Decisions of the policy, by route, decision and reason.",
+                &["route", "decision", "reason"],
+            )?,
+            tool_calls: counters(
+                "tool_calls_total",
+                "Tool calls, by server, tool and how they ended. A tool that no rule names is `other`.",
+                &["server", "tool", "outcome"],
+            )?,
+            tool_call_duration: histograms(
+                "tool_call_duration_seconds",
+                "Duration of tool calls as the client sees them.",
+                BUCKETS,
+                &["server", "tool"],
+            )?,
+            token_exchanges: counters(
+                "token_exchanges_total",
+                "Exchanges of a caller's token for a server's, by outcome.",
+                &["server", "outcome"],
+            )?,
+            token_exchange_duration: histograms(
+                "token_exchange_duration_seconds",
+                "Duration of token exchanges, a retry included.",
+                BUCKETS,
+                &["server"],
+            )?,
+            caches: [cache(CacheName::Credential), cache(CacheName::Decision), cache(CacheName::Token)],
+            sessions: counters("sessions_total", "What happened to sessions.", &["event"])?,
+            streams_active: gauge("streams_active", "Event streams open now.")?,
+            instance_healthy: gauges(
+                "instance_healthy",
+                "Whether an instance takes new work: 1 or 0.",
+                &["server", "instance"],
+            )?,
+            jwks_refreshes: counters(
+                "jwks_refreshes_total",
+                "Fetches of an issuer's keys, by outcome.",
+                &["issuer", "outcome"],
+            )?,
+            audit_records: counters("audit_records_total", "Audit records written, by sink.", &["sink"])?,
+            audit_queue_records: gauge(
+                "audit_queue_records",
+                "Audit records, and places kept for them, in the queue.",
+            )?,
+            config_generation: gauge("config_generation", "Which configuration is in force, counted from 1.")?,
+            config_reloads: counters(
+                "config_reloads_total",
+                "Reloads of the configuration, by outcome.",
+                &["outcome"],
+            )?,
+            registry: registry.clone(),
+        };
+        registry.register(Box::new(ProcessCollector::for_self()))?;
+        Ok(metrics)
+    }
+
+    /// The counters of a configured route. Handles of the same route, from one snapshot and the next, count together.
+    #[must_use]
+    pub fn route(&self, route: &str) -> RouteMetrics {
+        RouteMetrics {
+            route: route.into(),
+            requests: self.requests.clone(),
+            request_duration: self.request_duration.clone(),
+            authorizations: self.authorizations.clone(),
+            gateway_duration: self.gateway_duration.with_label_values(&[route]),
+            methods: (0..MethodLabel::COUNT).map(|_| MethodMetrics::default()).collect(),
+            allowed: Words::default(),
+            denied: Words::default(),
+        }
+    }
+
+    /// The counters of a configured server. `tools` are the names that its rules know; calls of every other tool, and
+    /// of those past the first [`TOOLS_MAX`], count as `other`.
+    #[must_use]
+    pub fn server<'a>(&self, server: &str, tools: impl IntoIterator<Item = &'a str>) -> ServerMetrics {
+        let tool_metrics = |tool: &str| ToolMetrics {
+            tool: tool.into(),
+            outcomes: Default::default(),
+            duration: self.tool_call_duration.with_label_values(&[server, tool]),
+        };
+        ServerMetrics {
+            server: server.into(),
+            tool_calls: self.tool_calls.clone(),
+            token_exchanges: self.token_exchanges.clone(),
+            token_exchange_duration: self.token_exchange_duration.with_label_values(&[server]),
+            exchange_outcomes: Words::default(),
+            tools: tools.into_iter().take(TOOLS_MAX).map(|tool| (tool.into(), tool_metrics(tool))).collect(),
+            other: tool_metrics("other"),
+        }
+    }
+
+    /// The counters of a configured issuer.
+    #[must_use]
+    pub fn issuer(&self, issuer: &str) -> IssuerMetrics {
+        IssuerMetrics {
+            issuer: issuer.into(),
+            authentications: self.authentications.clone(),
+            results: Words::default(),
+        }
+    }
+
+    /// The counters of one cache.
+    #[must_use]
+    pub fn cache(&self, name: CacheName) -> &CacheMetrics {
+        let [credential, decision, token] = &self.caches;
+        match name {
+            CacheName::Credential => credential,
+            CacheName::Decision => decision,
+            CacheName::Token => token,
+        }
+    }
+
+    /// Something happened to a session.
+    pub fn session(&self, event: SessionEvent) {
+        let event = match event {
+            SessionEvent::Closed => "closed",
+            SessionEvent::Lost => "lost",
+            SessionEvent::Opened => "opened",
+            SessionEvent::Refused => "refused",
+        };
+        self.sessions.with_label_values(&[event]).inc();
+    }
+
+    /// A stream opened; it closes when the returned guard goes.
+    pub fn stream_opened(&self) -> OpenStream {
+        self.streams_active.inc();
+        OpenStream(self.streams_active.clone())
+    }
+
+    /// An instance takes new work.
+    pub fn instance_healthy(&self, server: &str, instance: &str) {
+        self.instance_healthy.with_label_values(&[server, instance]).set(1);
+    }
+
+    /// An instance takes no new work.
+    pub fn instance_unhealthy(&self, server: &str, instance: &str) {
+        self.instance_healthy.with_label_values(&[server, instance]).set(0);
+    }
+
+    /// An instance is no longer configured.
+    pub fn instance_removed(&self, server: &str, instance: &str) {
+        // An instance that never had a health is as gone as one that had.
+        let _ = self.instance_healthy.remove_label_values(&[server, instance]);
+    }
+
+    /// An issuer's keys were asked for.
+    pub fn jwks_refreshed(&self, issuer: &str, outcome: &'static str) {
+        self.jwks_refreshes.with_label_values(&[issuer, outcome]).inc();
+    }
+
+    /// A configuration came into force.
+    pub fn config_in_force(&self, generation: u64) {
+        self.config_generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
+    }
+
+    /// A reload was asked for.
+    pub fn config_reloaded(&self, outcome: ReloadOutcome) {
+        let outcome = match outcome {
+            ReloadOutcome::Applied => "applied",
+            ReloadOutcome::Refused => "refused",
+        };
+        self.config_reloads.with_label_values(&[outcome]).inc();
+    }
+
+    /// Records written to one kind of sink.
+    pub(super) fn audit_records(&self, sink: &'static str) -> IntCounter {
+        self.audit_records.with_label_values(&[sink])
+    }
+
+    /// Places taken in the audit queue.
+    pub(super) fn audit_queue_records(&self) -> &IntGauge {
+        &self.audit_queue_records
+    }
+
+    /// All of it in the Prometheus text format 0.0.4 ([`CONTENT_TYPE`]).
+    #[must_use]
+    pub fn render(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(64 * 1024);
+        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut out) {
+            // Half a page would read as a whole one.
+            tracing::error!(%error, "The metrics cannot be written.");
+            out.clear();
+        }
+        out
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+impl RouteMetrics {
+    /// A request ended.
+    pub fn finished(&self, method: MethodLabel, outcome: Outcome, duration: Duration) {
+        let Some(cells) = self.methods.get(method.index()) else { return };
+        if let Some(cell) = cells.outcomes.get(outcome as usize) {
+            let labels = || [&*self.route, method.label(), outcome.label()];
+            cell.get_or_init(|| self.requests.with_label_values(&labels())).inc();
+        }
+        cells
+            .duration
+            .get_or_init(|| self.request_duration.with_label_values(&[&*self.route, method.label()]))
+            .observe(duration.as_secs_f64());
+    }
+
+    /// The gateway's own part of a request was this long.
+    pub fn gateway_took(&self, duration: Duration) {
+        self.gateway_duration.observe(duration.as_secs_f64());
+    }
+
+    /// The policy decided; `reason` is one of its fixed words.
+    pub fn decided(&self, effect: Effect, reason: &'static str) {
+        let (words, decision) = match effect {
+            Effect::Allow => (&self.allowed, "allow"),
+            Effect::Deny => (&self.denied, "deny"),
+        };
+        words.inc(reason, || self.authorizations.with_label_values(&[&*self.route, decision, reason]));
+    }
+}
+
+impl fmt::Debug for RouteMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RouteMetrics").field("route", &self.route).finish_non_exhaustive()
+    }
+}
+
+impl ServerMetrics {
+    /// A tool call ended. `tool` is what the client named; only names known at the start become labels.
+    pub fn tool_called(&self, tool: &str, outcome: Outcome, duration: Duration) {
+        let known = self.tools.get(tool).unwrap_or(&self.other);
+        if let Some(cell) = known.outcomes.get(outcome as usize) {
+            let labels = || [&*self.server, &*known.tool, outcome.label()];
+            cell.get_or_init(|| self.tool_calls.with_label_values(&labels())).inc();
+        }
+        known.duration.observe(duration.as_secs_f64());
+    }
+
+    /// A token exchange ended, after `duration` with its retry.
+    pub fn exchanged(&self, outcome: Result<(), ExchangeError>, duration: Duration) {
+        let outcome = outcome.map_or_else(ExchangeError::label, |()| "ok");
+        self.exchange_outcomes.inc(outcome, || self.token_exchanges.with_label_values(&[&*self.server, outcome]));
+        self.token_exchange_duration.observe(duration.as_secs_f64());
+    }
+}
+
+impl fmt::Debug for ServerMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerMetrics").field("server", &self.server).finish_non_exhaustive()
+    }
+}
+
+impl IssuerMetrics {
+    /// A token of this issuer was judged; `result` is `ok` or the label of an error.
+    pub fn authenticated(&self, result: &'static str) {
+        self.results.inc(result, || self.authentications.with_label_values(&[&*self.issuer, result]));
+    }
+}
+
+impl fmt::Debug for IssuerMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IssuerMetrics").field("issuer", &self.issuer).finish_non_exhaustive()
+    }
+}
+
+impl CacheMetrics {
+    /// It was there.
+    pub fn hit(&self) {
+        self.hits.inc();
+    }
+
+    /// It was not.
+    pub fn missed(&self) {
+        self.misses.inc();
+    }
+}
+
+impl fmt::Debug for CacheMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CacheMetrics").finish_non_exhaustive()
+    }
+}
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+impl MethodLabel {
+    const COUNT: usize = 5 + Method::ALL.len();
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Batch => "batch",
+            Self::Delete => "DELETE",
+            Self::Get => "GET",
+            Self::Mcp(method) => method.as_str(),
+            Self::Other => "other",
+            Self::Response => "response",
+        }
+    }
+
+    fn index(self) -> usize {
+        match self {
+            Self::Batch => 0,
+            Self::Delete => 1,
+            Self::Get => 2,
+            Self::Other => 3,
+            Self::Response => 4,
+            Self::Mcp(method) => 5 + method as usize,
+        }
+    }
+}
+
+impl CacheName {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Credential => "credential",
+            Self::Decision => "decision",
+            Self::Token => "token",
+        }
+    }
+}
+
+impl Default for MethodMetrics {
+    fn default() -> Self {
+        Self { outcomes: Default::default(), duration: OnceLock::new() }
+    }
+}
+
+/// Counters for a few fixed words, found without a lock: each cell is claimed once by the first word that needs it.
+#[derive(Default)]
+struct Words([OnceLock<(&'static str, IntCounter)>; 16]);
+
+impl Words {
+    /// Counts `word`; `counter` looks its counter up, once unless there are more words than cells.
+    fn inc(&self, word: &'static str, counter: impl Fn() -> IntCounter) {
+        for cell in &self.0 {
+            let (claimed_by, claimed) = cell.get_or_init(|| (word, counter()));
+            if *claimed_by == word {
+                return claimed.inc();
+            }
+        }
+        counter().inc();
+    }
+}
+
+/// The `Content-Type` of [`Metrics::render`].
+pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
+
+/// Tools of one server that have counters of their own.
+pub const TOOLS_MAX: usize = 512;
+
+const NAMESPACE: &str = "portcullis";
+
+/// Seconds, from half a millisecond to a minute.
+const BUCKETS: &[f64] =
+    &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+
+/// Seconds, from 25 microseconds to a second: the gateway's own work.
+const BUCKETS_FINE: &[f64] =
+    &[0.000_025, 0.000_05, 0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0];
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed test may panic")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_of_the_contract_appears_with_its_labels() {
+        let metrics = metrics();
+        exercise(&metrics);
+        let text = text(&metrics);
+        for line in [
+            r#"portcullis_requests_total{method="tools/call",outcome="ok",route="/mcp"} 2"#,
+            r#"portcullis_requests_total{method="GET",outcome="aborted",route="/mcp"} 1"#,
+            r#"portcullis_request_duration_seconds_count{method="tools/call",route="/mcp"} 2"#,
+            r#"portcullis_gateway_duration_seconds_bucket{route="/mcp",le="0.00025"} 1"#,
+            r#"portcullis_authentications_total{issuer="corp",result="expired"} 1"#,
+            r#"portcullis_authorizations_total{decision="deny",reason="default",route="/mcp"} 1"#,
+            r#"portcullis_tool_calls_total{outcome="refused",server="tickets",tool="search"} 1"#,
+            r#"portcullis_tool_call_duration_seconds_sum{server="tickets",tool="search"} 0.5"#,
+            r#"portcullis_token_exchanges_total{outcome="ok",server="tickets"} 1"#,
+            r#"portcullis_token_exchanges_total{outcome="invalid_grant",server="tickets"} 1"#,
+            r#"portcullis_token_exchange_duration_seconds_count{server="tickets"} 2"#,
+            r#"portcullis_token_cache_total{cache="credential",result="hit"} 1"#,
+            r#"portcullis_token_cache_total{cache="token",result="miss"} 1"#,
+            r#"portcullis_sessions_total{event="opened"} 1"#,
+            "portcullis_streams_active 1",
+            r#"portcullis_instance_healthy{instance="a",server="tickets"} 1"#,
+            r#"portcullis_instance_healthy{instance="b",server="tickets"} 0"#,
+            r#"portcullis_jwks_refreshes_total{issuer="corp",outcome="ok"} 1"#,
+            r#"portcullis_audit_records_total{sink="file"} 1"#,
+            "portcullis_audit_queue_records 0",
+            "portcullis_config_generation 3",
+            r#"portcullis_config_reloads_total{outcome="refused"} 1"#,
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+        }
+        assert!(text.contains("process_resident_memory_bytes"), "the process is missing");
+    }
+
+    /// A metric labelled with whatever a client sent grows without bound.
+    #[test]
+    fn an_unknown_tool_is_other() {
+        let metrics = metrics();
+        let server = metrics.server("tickets", ["search"]);
+        for tool in ["../../etc", "", "search\n", "Search", "\"} 1"] {
+            server.tool_called(tool, Outcome::Ok, Duration::ZERO);
+        }
+        let text = text(&metrics);
+        assert!(
+            text.contains(r#"portcullis_tool_calls_total{outcome="ok",server="tickets",tool="other"} 5"#),
+            "{text}"
+        );
+        assert_eq!(text.matches("portcullis_tool_calls_total{").count(), 1, "{text}");
+    }
+
+    #[test]
+    fn tools_with_counters_of_their_own_are_bounded() {
+        let metrics = metrics();
+        let names: Vec<String> = (0..TOOLS_MAX + 10).map(|index| format!("tool-{index}")).collect();
+        let server = metrics.server("tickets", names.iter().map(String::as_str));
+        assert_eq!(server.tools.len(), TOOLS_MAX);
+    }
+
+    #[test]
+    fn handles_of_two_snapshots_count_together() {
+        let metrics = metrics();
+        let (old, new) = (metrics.route("/mcp"), metrics.route("/mcp"));
+        let method = MethodLabel::Mcp(Method::ToolsList);
+        old.finished(method, Outcome::Ok, Duration::ZERO);
+        new.finished(method, Outcome::Ok, Duration::ZERO);
+        let line = r#"portcullis_requests_total{method="tools/list",outcome="ok",route="/mcp"} 2"#;
+        assert!(text(&metrics).contains(line));
+    }
+
+    #[test]
+    fn every_method_has_a_cell_of_its_own() {
+        let special =
+            [MethodLabel::Batch, MethodLabel::Delete, MethodLabel::Get, MethodLabel::Other, MethodLabel::Response];
+        let mut cells: Vec<_> = special
+            .into_iter()
+            .chain(Method::ALL.iter().copied().map(MethodLabel::Mcp))
+            .map(MethodLabel::index)
+            .collect();
+        cells.sort_unstable();
+        assert_eq!(cells, (0..MethodLabel::COUNT).collect::<Vec<_>>());
+        let outcomes: Vec<_> = Outcome::ALL.into_iter().map(|outcome| outcome as usize).collect();
+        assert_eq!(outcomes, [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn more_words_than_cells_are_counted_too() {
+        let metrics = metrics();
+        let issuer = metrics.issuer("corp");
+        const WORDS: [&str; 18] =
+            ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", "p", "q", "r"];
+        for _ in 0..2 {
+            WORDS.into_iter().for_each(|word| issuer.authenticated(word));
+        }
+        let text = text(&metrics);
+        for word in WORDS {
+            assert!(text.contains(&format!(r#"result="{word}"}} 2"#)), "{word}");
+        }
+    }
+
+    #[test]
+    fn a_stream_counts_until_its_guard_goes() {
+        let metrics = metrics();
+        let (one, two) = (metrics.stream_opened(), metrics.stream_opened());
+        assert_eq!(metrics.streams_active.get(), 2);
+        drop(one);
+        assert_eq!(metrics.streams_active.get(), 1);
+        drop(two);
+        assert_eq!(metrics.streams_active.get(), 0);
+    }
+
+    #[test]
+    fn a_removed_instance_leaves_the_page() {
+        let metrics = metrics();
+        metrics.instance_healthy("tickets", "a");
+        metrics.instance_removed("tickets", "a");
+        metrics.instance_removed("tickets", "never-seen");
+        assert!(!text(&metrics).contains("instance=\"a\""));
+    }
+
+    #[test]
+    fn two_sets_in_one_registry_are_refused() {
+        let registry = Registry::new();
+        let _metrics = Metrics::new(registry.clone()).unwrap();
+        assert!(matches!(Metrics::new(registry), Err(prometheus::Error::AlreadyReg)));
+    }
+
+    fn metrics() -> Metrics {
+        Metrics::new(Registry::new()).unwrap()
+    }
+
+    fn text(metrics: &Metrics) -> String {
+        String::from_utf8(metrics.render()).unwrap()
+    }
+
+    fn exercise(metrics: &Metrics) {
+        let route = metrics.route("/mcp");
+        let call = MethodLabel::Mcp(Method::ToolsCall);
+        route.finished(call, Outcome::Ok, Duration::from_millis(3));
+        route.finished(call, Outcome::Ok, Duration::from_millis(3));
+        route.finished(MethodLabel::Get, Outcome::Aborted, Duration::from_secs(30));
+        route.gateway_took(Duration::from_micros(200));
+        route.decided(Effect::Allow, "rule");
+        route.decided(Effect::Deny, "default");
+        let server = metrics.server("tickets", ["search"]);
+        server.tool_called("search", Outcome::Refused, Duration::from_millis(500));
+        server.exchanged(Ok(()), Duration::from_millis(20));
+        server.exchanged(Err(ExchangeError::InvalidGrant), Duration::from_millis(20));
+        metrics.issuer("corp").authenticated("expired");
+        metrics.cache(CacheName::Credential).hit();
+        metrics.cache(CacheName::Token).missed();
+        metrics.session(SessionEvent::Opened);
+        std::mem::forget(metrics.stream_opened());
+        metrics.instance_healthy("tickets", "a");
+        metrics.instance_unhealthy("tickets", "b");
+        metrics.jwks_refreshed("corp", "ok");
+        metrics.audit_records("file").inc();
+        metrics.config_in_force(3);
+        metrics.config_reloaded(ReloadOutcome::Refused);
+    }
+}
