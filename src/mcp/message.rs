@@ -1,5 +1,6 @@
 //! What was understood of a request? One reading of the body, kept together with the very bytes it was read from.
 
+use std::borrow::Cow;
 use std::sync::OnceLock;
 
 use bytes::Bytes;
@@ -88,6 +89,32 @@ impl RequestId {
     #[must_use]
     pub fn as_json(&self) -> &str {
         &self.0
+    }
+
+    /// The JSON text in its one shortest form, so that equal ids have equal texts however they were escaped: 1 is 1,
+    /// "1" is another id.
+    #[must_use]
+    pub fn canonical(&self) -> Cow<'_, str> {
+        canonical_id(&self.0)
+    }
+}
+
+/// The one shortest JSON text of an id as servers write it: strings without needless escapes, whole numbers such as
+/// `1.0` or `1e0` as integers. Any other text stays as it is.
+pub(crate) fn canonical_id(text: &str) -> Cow<'_, str> {
+    match text.bytes().next() {
+        Some(b'"') if text.contains('\\') => match serde_json::from_str::<String>(text) {
+            Ok(id) => Cow::Owned(Value::from(id).to_string()),
+            Err(_) => Cow::Borrowed(text),
+        },
+        Some(b'-' | b'0'..=b'9') if text.contains(['.', 'e', 'E']) || text == "-0" => match text.parse::<f64>() {
+            // Below 2^53 the conversion is exact; no client's larger id comes back as a fraction.
+            Ok(number) if number.fract() == 0.0 && number.abs() < 9_007_199_254_740_992.0 => {
+                Cow::Owned(format!("{}", number as i64))
+            }
+            Ok(_) | Err(_) => Cow::Borrowed(text),
+        },
+        Some(_) | None => Cow::Borrowed(text),
     }
 }
 
