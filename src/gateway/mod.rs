@@ -1,1 +1,3 @@
-//! x
+//! DATA PLANE: the Pingora adapter and what it keeps between requests.
+
+pub mod exchange;
