@@ -9,7 +9,6 @@ use serde_json::json;
 /// One HTTP POST to the gateway.
 #[derive(Clone, Debug)]
 pub struct Call {
-    method: &'static str,
     headers: Vec<(&'static str, String)>,
     body: Value,
 }
@@ -42,7 +41,7 @@ pub struct Answer {
 impl Call {
     /// A request in the way of 2026-07-28: complete in itself, with the headers that must agree with the body.
     #[must_use]
-    pub fn modern(method: &'static str, mut params: Value) -> Self {
+    pub fn modern(method: &str, mut params: Value) -> Self {
         // `clientInfo` may be left out (2026-07-28, Base Protocol, `_meta`), which keeps the printed lines short.
         let meta = [("protocolVersion", json!(MODERN)), ("clientCapabilities", json!({}))];
         let mut headers = vec![("MCP-Protocol-Version", MODERN.to_owned()), ("Mcp-Method", method.to_owned())];
@@ -55,7 +54,7 @@ impl Call {
                 own.extend(meta.map(|(key, value)| (format!("io.modelcontextprotocol/{key}"), value)));
             }
         }
-        Self { method, headers, body: request(method, params) }
+        Self { headers, body: request(method, params) }
     }
 
     /// `tools/call` in the way of 2026-07-28.
@@ -72,20 +71,20 @@ impl Call {
             "capabilities": {},
             "clientInfo": { "name": "portcullis-demo", "version": env!("CARGO_PKG_VERSION") },
         });
-        Self { method: "initialize", headers: Vec::new(), body: request("initialize", params) }
+        Self { headers: Vec::new(), body: request("initialize", params) }
     }
 
     /// The notification that ends the handshake.
     #[must_use]
     pub fn initialized(session: &str) -> Self {
         let method = "notifications/initialized";
-        Self { method, headers: of_session(session), body: json!({ "jsonrpc": "2.0", "method": method }) }
+        Self { headers: of_session(session), body: json!({ "jsonrpc": "2.0", "method": method }) }
     }
 
     /// A request in a session.
     #[must_use]
-    pub fn in_session(session: &str, method: &'static str, params: Value) -> Self {
-        Self { method, headers: of_session(session), body: request(method, params) }
+    pub fn in_session(session: &str, method: &str, params: Value) -> Self {
+        Self { headers: of_session(session), body: request(method, params) }
     }
 
     /// `tools/call` in a session.
@@ -139,12 +138,6 @@ impl Call {
             vec![serde_json::from_str(&body).map_err(|_| CallError::Body)?]
         };
         Ok(Answer { status, headers, messages })
-    }
-
-    /// The JSON-RPC method.
-    #[must_use]
-    pub fn method(&self) -> &'static str {
-        self.method
     }
 }
 

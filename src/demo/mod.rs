@@ -55,10 +55,10 @@ pub enum Until {
 /// Starts issuer and tool server on a thread with a runtime of its own, waits for the gateway to be ready, and runs the
 /// self-check.
 ///
-/// `on_end` is called on that thread, after the private directory is gone: with [`Until::SelfCheck`] when the
-/// self-check is done, with either when the gateway did not get ready in [`READY_WITHIN`]. It is the place to end the
-/// process. On SIGINT and SIGTERM the private directory is removed and `on_end` is not called: ending the process then is the gateway's
-/// own business, and its open streams keep the tool server that they talk to.
+/// `on_end` is called on that thread, after the private directory is gone: with [`Until::SelfCheck`] when the self-check
+/// is done, with either when the gateway did not get ready within [`READY_WITHIN`]. It is the place to end the process.
+/// On SIGINT and SIGTERM the private directory is removed and `on_end` is not called: to end the process then is the
+/// gateway's business, and until it has, its open streams keep the tool server that they talk to.
 ///
 /// # Errors
 /// When the system gives no thread.
@@ -279,14 +279,20 @@ async fn follow(path: &Path, screen: &mut Screen) {
         file = file.or_else(|| at_end(path).ok());
         if let Some(file) = &mut file
             && file.read_to_end(&mut unfinished).is_ok()
-            && let Some(end) = unfinished.iter().rposition(|byte| *byte == b'\n')
+            && let Some(lines) = finished_lines(&mut unfinished)
         {
-            let rest = unfinished.split_off(end + 1);
-            screen.say(String::from_utf8_lossy(&unfinished).trim_end());
-            unfinished = rest;
+            screen.say(lines);
         }
         tokio::time::sleep(AUDIT_LOOK_EVERY).await;
     }
+}
+
+/// Takes the finished lines off the front; what has no line end yet stays.
+fn finished_lines(unfinished: &mut Vec<u8>) -> Option<String> {
+    let end = unfinished.iter().rposition(|byte| *byte == b'\n')?;
+    let rest = unfinished.split_off(end + 1);
+    let lines = std::mem::replace(unfinished, rest);
+    Some(String::from_utf8_lossy(&lines).trim_end().to_owned())
 }
 
 fn at_end(path: &Path) -> io::Result<File> {
@@ -313,4 +319,38 @@ pub(crate) fn http_client() -> reqwest::Result<reqwest::Client> {
     // reqwest is built without a TLS provider of its own and asks for the process-wide one, even for clear text.
     let _already_there = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder().no_proxy().build()
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::time::Clock;
+
+    #[test]
+    fn shows_audit_records_only_when_they_are_whole() {
+        let mut unfinished = b"one\ntwo\nthr".to_vec();
+        assert_eq!(finished_lines(&mut unfinished).as_deref(), Some("one\ntwo"));
+        assert_eq!(finished_lines(&mut unfinished), None);
+        unfinished.extend(b"ee\n");
+        assert_eq!(finished_lines(&mut unfinished).as_deref(), Some("three"));
+        assert_eq!(unfinished, b"");
+    }
+
+    #[tokio::test]
+    async fn every_sample_user_gets_a_token_from_the_token_endpoint() {
+        let prepared = prepare((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let issuer = Arc::clone(&prepared.issuer);
+        let stop = CancellationToken::new();
+        tokio::spawn(prepared.issuer_listener.serve(Arc::clone(&issuer).router(), stop.clone()));
+        let _stop = stop.drop_guard();
+        let resource = format!("http://{}{ROUTE}", prepared.places.gateway);
+        for user in issuer.users() {
+            let token = log_in(&http_client().unwrap(), &issuer, user).await.unwrap();
+            let claims = issuer.verify(&token, &resource, Clock.now()).unwrap();
+            assert_eq!(claims.get("sub"), Some(&json!(user.name)));
+        }
+    }
 }
