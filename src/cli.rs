@@ -1,6 +1,7 @@
 //! What may be said on the command line? Flags, and the two commands that need no gateway: `check` and `keygen`.
 
 use std::io::{self, Write};
+#[cfg(feature = "demo")]
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

@@ -10,10 +10,16 @@ fn main() -> ExitCode {
     let done = match cli::parse().command {
         Command::Check(check) => check.run(&|_| Vec::new(), &mut out, &mut err),
         Command::Keygen => cli::keygen(&mut out).map(|()| ExitCode::SUCCESS),
-        _ => Err(io::Error::other("this command is not part of this build")),
+        #[cfg(feature = "demo")]
+        Command::Demo(_) => Err(absent()),
+        Command::Run(_) | Command::Upgrade(_) => Err(absent()),
     };
     done.unwrap_or_else(|error| {
         let _ = writeln!(err, "portcullis: {error}");
         ExitCode::from(EXIT_SOFTWARE)
     })
+}
+
+fn absent() -> io::Error {
+    io::Error::other("this command is not part of this build")
 }

@@ -44,7 +44,7 @@ impl Log {
     /// Every problem, in the order of the file.
     pub(super) fn into_problems(self) -> Vec<Problem> {
         let mut problems = self.problems.into_inner();
-        problems.sort_by(|a, b| (a.line, a.column).cmp(&(b.line, b.column)));
+        problems.sort_by_key(|problem| (problem.line, problem.column));
         problems
     }
 }
@@ -157,9 +157,10 @@ impl<'a> Value<'a> {
 
     /// A number of bytes, bare or with a unit, within `range`.
     pub(super) fn size(&self, range: RangeInclusive<usize>) -> Option<usize> {
-        let bytes = match self.node.kind {
-            Kind::Integer(number) => usize::try_from(number).unwrap_or(0),
-            _ => self.parse(values::size)?,
+        let bytes = if let Kind::Integer(number) = self.node.kind {
+            usize::try_from(number).unwrap_or(0)
+        } else {
+            self.parse(values::size)?
         };
         if !range.contains(&bytes) {
             let show = values::show_size;
@@ -263,7 +264,7 @@ impl<'a> Value<'a> {
                 let (key, node) = find(step).or_else(|| find(alias?))?;
                 Some(self.child(key, node))
             }
-            _ => None,
+            Kind::Flag(_) | Kind::Integer(_) | Kind::Null | Kind::Number(_) | Kind::Refused(_) | Kind::Text(_) => None,
         }
     }
 

@@ -43,11 +43,6 @@ pub struct ThisMachine;
 
 impl Machine for ThisMachine {
     fn read(&self, path: &Path) -> Result<FoundFile, String> {
-        let words = |error: io::Error| match error.kind() {
-            io::ErrorKind::NotFound => "does not exist".to_owned(),
-            io::ErrorKind::PermissionDenied => "may not be read by this user".to_owned(),
-            _ => format!("cannot be read: {error}"),
-        };
         let about = std::fs::metadata(path).map_err(words)?;
         // Opening a pipe or device could wait for ever.
         if !about.is_file() {
@@ -72,6 +67,16 @@ impl Machine for ThisMachine {
 
     fn cores(&self) -> usize {
         std::thread::available_parallelism().map_or(1, usize::from)
+    }
+}
+
+fn words(error: io::Error) -> String {
+    if error.kind() == io::ErrorKind::NotFound {
+        "does not exist".to_owned()
+    } else if error.kind() == io::ErrorKind::PermissionDenied {
+        "may not be read by this user".to_owned()
+    } else {
+        format!("cannot be read: {error}")
     }
 }
 

@@ -9,6 +9,7 @@ mod problem;
 mod read;
 mod secrets;
 mod values;
+mod weight;
 mod yaml;
 
 #[cfg(test)]

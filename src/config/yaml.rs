@@ -3,9 +3,10 @@
 //! The only file that knows the YAML library. What YAML has and a configuration file has no use for (tags, lists or maps as
 //! keys, several documents, endless nesting) ends here.
 
-use saphyr::{LoadableYamlNode, MarkedYaml, Marker, Scalar, YamlData};
+use saphyr::{LoadableYamlNode, MarkedYaml, Marker, Scalar, ScanError, YamlData};
 
 use super::problem::{Complaint, Position, Problem};
+use super::weight::{Weight, weigh};
 
 /// A value and where it stands.
 #[derive(Clone, Debug, PartialEq)]
@@ -61,15 +62,17 @@ impl Kind {
 /// Reads one YAML document.
 ///
 /// # Errors
-/// Invalid YAML (a key given twice is), no document or several, more than [`BYTES_MAX`] bytes, indented beyond
-/// [`INDENT_MAX`], aliases that expand to more than 100,000 values. Each ends the reading of this file: what follows a syntax
-/// error means nothing.
+/// Invalid YAML (a key given twice is), no document or several, or more than [`BYTES_MAX`], [`INDENT_MAX`], [`DEPTH_MAX`]
+/// or [`NODES_MAX`] of what they count. Each ends the reading of this file: what follows a syntax error means nothing.
 pub(super) fn parse(text: &str) -> Result<Node, Problem> {
     refuse_what_the_parser_cannot_bear(text)?;
-    let documents = MarkedYaml::load_from_str(text)
-        .map_err(|error| Problem::new("", position(*error.marker()), explain(error.info())))?;
+    let not_yaml = |error: ScanError| Problem::new("", position(*error.marker()), explain(error.info()));
+    for weight in weigh(text).map_err(not_yaml)? {
+        refuse_too_much(&weight)?;
+    }
+    let documents = MarkedYaml::load_from_str(text).map_err(not_yaml)?;
     let mut documents = documents.iter();
-    let first = documents.next().map(|document| convert(document, 0));
+    let first = documents.next().map(convert);
     let Some(first) = first.filter(|node| node.kind != Kind::Null) else {
         let complaint = Complaint::new("the file is empty", "start from conf/minimal.yaml");
         return Err(Problem::new("", Position::default(), complaint));
@@ -107,6 +110,20 @@ fn refuse_what_the_parser_cannot_bear(text: &str) -> Result<(), Problem> {
     Ok(())
 }
 
+/// Keeps what walks, copies and drops the tree within stack and memory.
+fn refuse_too_much(weight: &Weight) -> Result<(), Problem> {
+    let complaint = if weight.depth > DEPTH_MAX {
+        let message = format!("lists and maps lie {} deep in one another", weight.depth);
+        Complaint::new(message, format!("{DEPTH_MAX} is the most that is read, aliases expanded"))
+    } else if weight.nodes > NODES_MAX {
+        let message = format!("the file has {} values", weight.nodes);
+        Complaint::new(message, format!("{NODES_MAX} is the most that is read, aliases expanded"))
+    } else {
+        return Ok(());
+    };
+    Err(Problem::new("", Position::default(), complaint))
+}
+
 /// The parser's words, and what usually causes them.
 fn explain(info: &str) -> Complaint {
     if info.contains("duplicated key") {
@@ -126,13 +143,12 @@ fn explain(info: &str) -> Complaint {
     Complaint::new(format!("not valid YAML: {info}"), hint)
 }
 
-fn convert(yaml: &MarkedYaml<'_>, depth: usize) -> Node {
+fn convert(yaml: &MarkedYaml<'_>) -> Node {
     let kind = match &yaml.data {
-        YamlData::Mapping(_) | YamlData::Sequence(_) if depth >= DEPTH_MAX => Kind::Refused("nested too deeply"),
         YamlData::Mapping(entries) => {
-            Kind::Map(entries.iter().map(|(key, value)| (key_of(key), convert(value, depth + 1))).collect())
+            Kind::Map(entries.iter().map(|(key, value)| (key_of(key), convert(value))).collect())
         }
-        YamlData::Sequence(items) => Kind::List(items.iter().map(|item| convert(item, depth + 1)).collect()),
+        YamlData::Sequence(items) => Kind::List(items.iter().map(convert).collect()),
         YamlData::Value(Scalar::Boolean(value)) => Kind::Flag(*value),
         YamlData::Value(Scalar::FloatingPoint(value)) => Kind::Number(value.into_inner()),
         YamlData::Value(Scalar::Integer(value)) => Kind::Integer(*value),
@@ -168,8 +184,11 @@ fn position(mark: Marker) -> Position {
 /// Bytes of a file; ten thousand rules take about two million.
 const BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// Lists and maps inside one another; the deepest key of the format is at 9.
-const DEPTH_MAX: usize = 32;
+/// Lists and maps inside one another; the format has 11 (`routes[].authorization.rules[].source.jwt.claims[].values`).
+const DEPTH_MAX: usize = 16;
+
+/// Keys, values, lists and maps; ten thousand rules have about 300,000.
+const NODES_MAX: usize = 500_000;
 
 /// Characters of indentation before content.
 const INDENT_MAX: usize = 128;

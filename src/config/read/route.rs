@@ -57,7 +57,7 @@ fn check_rules(route: &RouteConfig, rules: &Value<'_>, compile: Compile<'_>) -> 
     let issues = compile(route);
     for issue in &issues {
         let place = rules.follow(&format!("[{}].{}", issue.rule, issue.path));
-        place.complain(issue.message.clone(), "put the expression right, or remove it");
+        place.complain(issue.message.clone(), "correct the expression, or remove it");
     }
     issues.is_empty()
 }
@@ -152,10 +152,12 @@ fn claim_value(value: &Value<'_>, kind: ClaimKind) -> Option<Json> {
     match kind {
         ClaimKind::Boolean => value.flag().map(Json::Bool),
         ClaimKind::Number => {
-            let number = match value.kind() {
-                Kind::Integer(number) => Some((*number).into()),
-                Kind::Number(number) => serde_json::Number::from_f64(*number),
-                _ => None,
+            let number = if let Kind::Integer(number) = value.kind() {
+                Some((*number).into())
+            } else if let Kind::Number(number) = value.kind() {
+                serde_json::Number::from_f64(*number)
+            } else {
+                None
             };
             if number.is_none() {
                 value.complain("must be a number, as the claim's type says", "write it without quotes");

@@ -10,6 +10,7 @@ use crate::config::fields::{Fields, Value};
 use crate::config::problem::Complaint;
 use crate::config::secrets::{self, Keep, Look};
 use crate::config::values::{self, quote};
+use crate::config::yaml::Kind;
 use crate::config::{HealthSettings, InstanceConfig, ServerConfig, UpstreamTimeouts, UpstreamTls};
 use crate::credential::{ClientAuth, ExchangePlan, Plan};
 use crate::secret::Secret;
@@ -31,11 +32,11 @@ pub(super) fn server(value: &Value<'_>, look: Look<'_>) -> Option<ServerConfig> 
             let place = fields.map().follow("tls");
             place.complain("no instance is reached over TLS", "write https URLs, or leave tls out");
         }
-        if let (Some(Plan::Static { header, .. }), Some(claims)) = (&credential, &forward_claims) {
-            if claims.iter().any(|(_, claim_header)| claim_header == header) {
-                let place = fields.map().follow("forward_claims");
-                place.complain(format!("{header} is the header of the static credential"), "use another header");
-            }
+        if let (Some(Plan::Static { header, .. }), Some(claims)) = (&credential, &forward_claims)
+            && claims.iter().any(|(_, taken)| taken == header)
+        {
+            let place = fields.map().follow("forward_claims");
+            place.complain(format!("{header} is the header of the static credential"), "use another header");
         }
         Some(ServerConfig {
             name: name?.into(),
@@ -153,12 +154,9 @@ fn upstream_tls(value: &Value<'_>, look: Look<'_>) -> Option<UpstreamTls> {
         let client_key = fields.optional("client_key", |v| secrets::path(v, look, Keep::Private));
         let server_name = fields.optional("server_name", |v| v.parse(host_name));
         match (&client_certificate, &client_key) {
-            (Some(Some(_)), Some(None)) => {
-                fields.must("client_key", None);
-            }
-            (Some(None), Some(Some(_))) => {
-                fields.must("client_certificate", None);
-            }
+            (Some(None), Some(None)) => {}
+            (_, Some(None)) => drop(fields.must("client_key", None)),
+            (Some(None), _) => drop(fields.must("client_certificate", None)),
             _ => {}
         }
         Some(UpstreamTls {
@@ -179,7 +177,7 @@ fn host_name(text: &str) -> Result<String, Complaint> {
 
 fn credential(value: &Value<'_>, look: Look<'_>) -> Option<Plan> {
     const HINT: &str = "write none, or a map with one of static and token_exchange";
-    if let crate::config::yaml::Kind::Text(word) = value.kind() {
+    if let Kind::Text(word) = value.kind() {
         if word == "none" {
             return Some(Plan::None);
         }
@@ -225,9 +223,8 @@ fn token_exchange(value: &Value<'_>, look: Look<'_>) -> Option<Plan> {
         let resource = fields.or("resource", Vec::new(), |v| v.list(|v| v.parse(resource)));
         let scope = fields.or("scope", Vec::new(), |v| v.list(|v| v.parse(values::scope).map(str::to_owned)));
         let subject_token_type = fields.or("subject_token_type", ACCESS_TOKEN.to_owned(), Value::string);
-        let requested_token_type = fields.or("requested_token_type", None, |v| match v.kind() {
-            crate::config::yaml::Kind::Null => Some(None),
-            _ => v.string().map(Some),
+        let requested_token_type = fields.or("requested_token_type", None, |v| {
+            if *v.kind() == Kind::Null { Some(None) } else { v.string().map(Some) }
         });
         let timeout = fields.or("timeout", seconds(5), |v| v.duration(milliseconds(100)..=seconds(60)));
         let accept_missing = fields.or("accept_missing_token_type", false, Value::flag);

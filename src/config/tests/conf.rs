@@ -1,0 +1,94 @@
+//! The files in `conf/` are what they say they are.
+
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::config::fields::without_positions;
+use crate::config::read::known_keys;
+use crate::config::yaml::{self, Kind, Node};
+
+const COMPLETE: &str = include_str!("../../../conf/portcullis.yaml");
+
+#[test]
+fn both_files_are_in_order() {
+    for text in [COMPLETE, MINIMAL] {
+        read_shape(text, &|_| Vec::new()).unwrap_or_else(|problems| panic!("{}", shown(&problems)));
+    }
+}
+
+#[test]
+fn the_complete_file_has_every_key_that_the_reader_knows() {
+    let mut written = BTreeSet::new();
+    collect_keys(&yaml::parse(COMPLETE).unwrap(), "", &mut written);
+    // The three sources of a secret stand once each, not once for every secret.
+    let sources: BTreeSet<&str> = written.iter().filter_map(|key| secret_source(key)).collect();
+    assert_eq!(sources, BTreeSet::from(["credential", "env", "file"]));
+
+    let known = known_keys(COMPLETE);
+    assert!(known.len() > 120, "the reader was stopped early: {} keys", known.len());
+    let missing: Vec<&String> =
+        known.iter().filter(|key| !written.contains(*key) && secret_source(key).is_none()).collect();
+    assert_eq!(missing, Vec::<&String>::new());
+}
+
+/// A comment that ends in `Default: VALUE` tells what the program does without the key.
+#[test]
+fn every_default_in_the_comments_is_the_real_one() {
+    let lines: Vec<&str> = COMPLETE.lines().collect();
+    let mut checked = 0;
+    for (nth, line) in lines.iter().enumerate() {
+        let Some((before, default)) = line.split_once("Default: ").filter(|_| !line.trim_start().starts_with('#'))
+        else {
+            continue;
+        };
+        let indent = before.len() - before.trim_start().len();
+        let key = before.trim_start().split_once(':').unwrap().0;
+        let deeper = |line: &&&str| line.len() - line.trim_start().len() > indent;
+        let end = nth + 1 + lines[nth + 1..].iter().take_while(deeper).count();
+        let with = |replacement: Option<String>| {
+            let mut lines: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
+            lines.splice(nth..end, replacement);
+            let text = lines.join("\n");
+            let config = read(&text, &machine(), &|_| Vec::new());
+            format!("{:?}", config.unwrap_or_else(|problems| panic!("{key}: {}", shown(&problems))))
+        };
+
+        let said = with(Some(format!("{}{key}: {default}", " ".repeat(indent))));
+        assert_eq!(with(None), said, "line {}: the default of {key} is not {default}", nth + 1);
+        checked += 1;
+    }
+    assert!(checked > 50, "only {checked} defaults found");
+}
+
+/// With every file and secret that the complete file names.
+fn machine() -> Fake {
+    let second_key = "Vd5QmWYWx1P0rVqz8dG3C3ZJbXnqL2uT6yKfE4oHsAk=";
+    let files = ["tls/cert.pem", "tls/key.pem", "tls/clients.pem", "robots.jwks.json", "sts.secret"];
+    let saas = ["saas/ca.pem", "saas/client.pem", "saas/client.key"];
+    files.iter().chain(&saas).fold(
+        Fake::new()
+            .file("/run/credentials/session.key", 0o400, KEY)
+            .file("/etc/portcullis/previous-session.key", 0o600, second_key)
+            .env("SAAS_API_TOKEN", "t0ken-of-the-test"),
+        |machine, file| machine.file(&format!("/etc/portcullis/{file}"), 0o600, "s3cr3t-of-the-test"),
+    )
+}
+
+fn secret_source(key: &str) -> Option<&str> {
+    let (parent, last) = key.rsplit_once('.')?;
+    (parent.ends_with("secret") || parent == "session.keys[]").then_some(last)
+}
+
+fn collect_keys(node: &Node, path: &str, into: &mut BTreeSet<String>) {
+    match &node.kind {
+        Kind::List(items) => items.iter().for_each(|item| collect_keys(item, &format!("{path}[]"), into)),
+        Kind::Map(entries) => {
+            for (key, value) in entries {
+                let path = if path.is_empty() { key.text.clone() } else { format!("{path}.{}", key.text) };
+                into.insert(without_positions(&path));
+                collect_keys(value, &path, into);
+            }
+        }
+        Kind::Flag(_) | Kind::Integer(_) | Kind::Null | Kind::Number(_) | Kind::Refused(_) | Kind::Text(_) => {}
+    }
+}
