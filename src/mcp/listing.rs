@@ -81,6 +81,9 @@ pub enum ListError {
     /// Neither message nor batch of messages.
     #[error("the answer is no JSON-RPC message")]
     NotAMessage,
+    /// More than [`LIST_ITEMS_MAX`] items in a list, or [`ANSWERS_MAX`] messages in a batch.
+    #[error("the list is too long")]
+    TooLong,
 }
 
 impl ListError {
@@ -92,6 +95,7 @@ impl ListError {
             Self::Json(_) => "not_json",
             Self::NotAList => "not_a_list",
             Self::NotAMessage => "not_a_message",
+            Self::TooLong => "list_too_long",
         }
     }
 }
@@ -115,14 +119,12 @@ pub fn filter_answer(
 }
 
 /// The tools of an answer with the arguments that headers must repeat, for [`super::check_param_headers`]. An answer that
-/// cannot be filtered teaches nothing. At most [`TOOLS_MAX`] tools are told.
+/// cannot be filtered teaches nothing.
 #[must_use]
 pub fn tool_param_headers(answer: &[u8]) -> Vec<(Box<str>, Result<ParamHeaders, ParamHeaderError>)> {
     let mut tools = Vec::new();
     let mut learn = |item: ListItem<'_>| {
-        if let ListItem::Tool { name, param_headers } = item
-            && tools.len() < TOOLS_MAX
-        {
+        if let ListItem::Tool { name, param_headers } = item {
             tools.push((Box::from(name), param_headers.cloned()));
         }
         true
@@ -133,8 +135,11 @@ pub fn tool_param_headers(answer: &[u8]) -> Vec<(Box<str>, Result<ParamHeaders, 
     }
 }
 
-/// How many tools of one answer are remembered for their headers.
-pub const TOOLS_MAX: usize = 10_000;
+/// How many items one list may have. Servers with more have pages (MCP, Pagination).
+pub const LIST_ITEMS_MAX: usize = 10_000;
+
+/// How many messages the answer to a batch may have.
+pub const ANSWERS_MAX: usize = 1_000;
 
 /// What [`filter_answer`] did, and which of the requests were answered.
 pub(super) struct Outcome {
@@ -151,6 +156,9 @@ pub(super) fn filter_messages(
     keep: &mut dyn FnMut(ListItem<'_>) -> bool,
 ) -> Result<Outcome, ListError> {
     let messages = read_answer(answer).map_err(ListError::Json)?.ok_or(ListError::NotAMessage)?;
+    if messages.len() > ANSWERS_MAX {
+        return Err(ListError::TooLong);
+    }
     let mut edits = Vec::new();
     let mut answered = Vec::new();
     for message in &messages {
@@ -255,6 +263,9 @@ fn edit_result(
         if list.kind != Kind::Array {
             return Err(ListError::NotAList);
         }
+        if list.items.len() > LIST_ITEMS_MAX {
+            return Err(ListError::TooLong);
+        }
         // Between two that stay, one comma stays: what is cut reaches from the end of the last kept item to the end of
         // the hidden one, or, before any kept one, from the hidden item's begin to the next one's.
         let mut items = list.items.iter().peekable();
@@ -343,13 +354,13 @@ fn read_answer(bytes: &[u8]) -> Result<Option<Vec<Answer<'_>>>, JsonError> {
         Kind::Object => messages.push(read_message(&mut reader)?),
         Kind::Array => {
             reader.array(|reader| {
-                if reader.peek()? == Kind::Object {
+                only_objects &= reader.peek()? == Kind::Object;
+                // One more than may be shows that there are too many; the rest is only checked.
+                if only_objects && messages.len() <= ANSWERS_MAX {
                     messages.push(read_message(reader)?);
-                } else {
-                    only_objects = false;
-                    reader.skip()?;
+                    return Ok(());
                 }
-                Ok(())
+                reader.skip().map(drop)
             })?;
         }
         Kind::Bool | Kind::Null | Kind::Number | Kind::String => {
@@ -407,8 +418,11 @@ fn read_list<'a>(reader: &mut Reader<'a>, of: ListOf) -> Result<List<'a>, JsonEr
     let kind = reader.peek()?;
     if kind == Kind::Array {
         reader.array(|reader| {
-            items.push(read_item(reader)?);
-            Ok(())
+            if items.len() <= LIST_ITEMS_MAX {
+                items.push(read_item(reader)?);
+                return Ok(());
+            }
+            reader.skip().map(drop)
         })?;
     } else {
         reader.skip()?;

@@ -130,6 +130,25 @@ fn ten_thousand_brackets_are_refused_and_not_followed() {
     assert_eq!(filter(Method::ToolsList, Era::Legacy, &answer, ""), Err(ListError::Json(JsonError::TooDeep)));
 }
 
+/// A small answer must not become a large table: `1,` costs two bytes in the text.
+#[test]
+fn lists_and_batches_have_a_longest_length() {
+    let list = |count| format!(r#"{{"id":1,"result":{{"tools":[{}]}}}}"#, vec!["1"; count].join(","));
+    let batch = |count| format!("[{}]", vec!["{}"; count].join(","));
+
+    for (answer, is_refused) in [
+        (list(LIST_ITEMS_MAX), false),
+        (list(LIST_ITEMS_MAX + 1), true),
+        (list(LIST_ITEMS_MAX * 3), true),
+        (batch(ANSWERS_MAX), false),
+        (batch(ANSWERS_MAX + 1), true),
+        (batch(ANSWERS_MAX * 3), true),
+    ] {
+        let refused = filter(Method::ToolsList, Era::Legacy, &answer, "a").err();
+        assert_eq!(refused, is_refused.then_some(ListError::TooLong), "{} bytes", answer.len());
+    }
+}
+
 #[test]
 fn ids_are_compared_as_values() {
     for (asked, answered) in [
