@@ -105,11 +105,13 @@ fn read_batch<'a>(reader: &mut Reader<'a>, batch_max: usize) -> Result<Body<'a>,
         }
         reader.skip().map(drop)
     })?;
-    Ok(match () {
-        () if too_long => Body::BatchTooLong,
-        () if only_objects => Body::Batch(envelopes),
-        () => Body::NoMessage,
-    })
+    if too_long {
+        Ok(Body::BatchTooLong)
+    } else if only_objects {
+        Ok(Body::Batch(envelopes))
+    } else {
+        Ok(Body::NoMessage)
+    }
 }
 
 fn read_envelope<'a>(reader: &mut Reader<'a>) -> Result<Envelope<'a>, JsonError> {

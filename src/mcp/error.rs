@@ -246,10 +246,10 @@ pub enum EnvelopeFault {
     InitializeInBatch,
     /// `result` or `error` beside `method`.
     MethodAndResult,
-    /// `jsonrpc` is not "2.0".
-    NotJsonRpc2,
     /// Neither request, notification nor response.
     NotAMessage,
+    /// `jsonrpc` is not "2.0".
+    NotJsonRpc2,
     /// A method that wants no answer, with an id.
     NotificationWithId,
     /// A method that wants an answer, without an id.
@@ -274,8 +274,8 @@ impl EnvelopeFault {
             Self::DuplicateId => "two requests of the batch have the same id",
             Self::InitializeInBatch => "initialize cannot be part of a batch",
             Self::MethodAndResult => "a message has either method or result",
-            Self::NotJsonRpc2 => "jsonrpc is not \"2.0\"",
             Self::NotAMessage => "the body is no JSON-RPC message",
+            Self::NotJsonRpc2 => "jsonrpc is not \"2.0\"",
             Self::NotificationWithId => "a notification has no id",
             Self::RequestWithoutId => "a request needs an id",
             Self::ResponseNotSpoken => "this protocol version has no responses from clients",

@@ -414,6 +414,32 @@ fn honest_modern_requests_pass() {
     }
 }
 
+/// CVE-2026-11719: a rule must not be escaped by speaking an older revision, so every revision reads the same target.
+#[test]
+fn a_request_is_about_the_same_in_every_revision() {
+    for (method, params, target) in [
+        ("tools/call", r#""name":"x","arguments":{"a":1}"#, Target::Tool("x".into())),
+        ("prompts/get", r#""name":"x","arguments":{"a":"1"}"#, Target::Prompt("x".into())),
+        ("resources/read", r#""uri":"x""#, Target::Resource("x".into())),
+        ("completion/complete", r#""ref":{"type":"ref/prompt","name":"x"}"#, Target::Prompt("x".into())),
+        ("tasks/get", r#""taskId":"x""#, Target::Task("x".into())),
+        ("tools/list", r#""cursor":"x""#, Target::None),
+    ] {
+        let mut read = Vec::new();
+        for revision in Revision::ALL {
+            let meta = if revision.era() == Era::Modern { format!(",{META}") } else { String::new() };
+            let body = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{{{params}{meta}}}}}"#);
+            let head = head(&[("mcp-protocol-version", revision.as_str()), ("mcp-method", method), ("mcp-name", "x")]);
+            let request = classify(&head, body.into(), &LIMITS).unwrap();
+            assert_eq!(request.revision, revision);
+            let message = &request.messages[0];
+            assert_eq!(message.target, target, "{method} in {revision}");
+            read.push((message.kind.clone(), message.arguments.as_ref().map(|text| text.bytes().clone())));
+        }
+        assert!(read.iter().all(|one| *one == read[0]), "{method}");
+    }
+}
+
 /// Legacy requests may carry any `Mcp-*` header: nobody has checked it, so nobody reads it.
 #[test]
 fn mirror_headers_of_a_legacy_request_say_nothing() {
@@ -743,7 +769,6 @@ proptest! {
         prop_assert_eq!(message.request_id().unwrap().as_json(), number.to_string());
     }
 
-    /// Law: the era tells how a request travels, not what it is about.
     #[test]
     fn any_bytes_are_classified_or_refused(body in "[\\[\\]{}\",:a-z0-9 ]{0,60}", version in prop::sample::select(vec!["2025-03-26", "2025-11-25", "2026-07-28", "x"])) {
         if let Ok(request) = legacy(version, &body) {
