@@ -352,6 +352,9 @@ impl<'a> Evaluation<'a> {
             return Err(Stop::Unknown);
         }
         let mapping = of.mapping().ok_or(Stop::Error)?;
+        if !matches!(key, Value::Bool(_) | Value::Double(_) | Value::Int(_) | Value::Text(_) | Value::UInt(_)) {
+            return Err(Stop::Error);
+        }
         if let Mapping::Values(entries) = mapping {
             self.charge(entries.len())?;
         }

@@ -3,9 +3,9 @@
 
 use std::sync::{Arc, LazyLock};
 
-use cel_interpreter::Env;
 use cel_interpreter::common::ast::operators;
 use cel_interpreter::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr, LiteralValue, SelectExpr, SourceInfo};
+use cel_interpreter::{Env, ParseError};
 use regex::{Regex, RegexBuilder};
 
 use super::stdlib::{self, Function};
@@ -182,10 +182,7 @@ pub(super) static ENV: LazyLock<Arc<Env>> =
 pub(super) fn lower(source: &str) -> Result<Condition, Refused> {
     let program = ENV.compile(source).map_err(|errors| {
         let first = errors.errors.first();
-        Refused(first.map_or_else(
-            || "not a CEL expression".to_owned(),
-            |error| format!("line {}, column {}: {}", error.pos.0, error.pos.1, error.msg.trim()),
-        ))
+        Refused(first.map_or_else(|| "not a CEL expression".to_owned(), syntax_error))
     })?;
     let mut lowering = Lowering { locals: Vec::new(), depth: 0, reads_request: false };
     match lowering.node(program.expression()) {
@@ -197,11 +194,20 @@ pub(super) fn lower(source: &str) -> Result<Condition, Refused> {
     }
 }
 
+/// The parser's limit on recursion arrives as a syntax error without a place.
+fn syntax_error(error: &ParseError) -> String {
+    if error.msg.contains("Recursion limit") {
+        return "nested too deeply".to_owned();
+    }
+    format!("line {}, column {}: {}", error.pos.0, error.pos.1, error.msg.trim())
+}
+
 /// Line and column, counted from 1, in characters.
 fn position(source: &str, info: &SourceInfo, id: u64) -> (usize, usize) {
     let offset = info.offset_for(id).map_or(0, |(start, _)| usize::try_from(start).unwrap_or(0));
-    let before = source.chars().take(offset);
-    before.fold((1, 1), |(line, column), char| if char == '\n' { (line + 1, 1) } else { (line, column + 1) })
+    // The parser counts bytes.
+    let before = source.get(..offset).unwrap_or_default();
+    before.chars().fold((1, 1), |(line, column), char| if char == '\n' { (line + 1, 1) } else { (line, column + 1) })
 }
 
 struct Problem {
@@ -261,7 +267,7 @@ impl<'s> Lowering<'s> {
         }
         // As in cel-go, the innermost variable wins, and a comprehension's variable hides ours of the same name.
         let Some((mut node, taken)) = self.variable(at, root, &path)? else {
-            return Err(problem(at, format!("unknown variable `{root}`; there are {}", roots())));
+            return Err(problem(first_of(at), format!("unknown variable `{root}`; there are {}", roots())));
         };
         for field in path.get(taken..).unwrap_or_default() {
             node = Node::Select(Box::new(node), (*field).into());
@@ -522,6 +528,20 @@ fn path_of(at: &IdedExpr) -> Option<(&str, Vec<&str>)> {
                 at = of;
             }
             _ => return None,
+        }
+    }
+}
+
+/// The first name of a path.
+fn first_of(mut at: &IdedExpr) -> &IdedExpr {
+    loop {
+        at = match &at.expr {
+            Expr::Select(select) => &select.operand,
+            Expr::Call(CallExpr { target: None, args, .. }) => match args.first() {
+                Some(of) => of,
+                None => return at,
+            },
+            _ => return at,
         }
     }
 }
