@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::thread;
 
 use super::cel::Condition;
 use super::claim::ClaimTest;
@@ -10,6 +11,9 @@ use super::index::{Bucket, Entry, Kind, Names, Pattern};
 use super::rule::{Effect, RuleSpec, TargetEntry};
 use crate::identity::Scopes;
 use crate::mcp::Method;
+
+/// Address space, of which only what is touched becomes memory.
+const PARSER_STACK_BYTES: usize = 64 << 20;
 
 /// One route's authorization, compiled.
 #[derive(Debug)]
@@ -57,6 +61,19 @@ impl Policy {
     /// condition that cannot hold, a server that is not one of the route's, a method that does not exist, a name that
     /// is empty or has a `*` before its end.
     pub fn compile(default: Effect, rules: &[RuleSpec], servers: &[Arc<str>]) -> Result<Self, Vec<RuleProblem>> {
+        // The CEL parser stops at 96 levels of nesting, but takes up to 140 KiB of stack for each, more than a thread
+        // has by default. The thread is only a larger stack: what comes out depends on the arguments alone.
+        thread::scope(|scope| {
+            let roomy = thread::Builder::new().name("policy-compiler".into()).stack_size(PARSER_STACK_BYTES);
+            let compiler = roomy.spawn_scoped(scope, || Self::compile_here(default, rules, servers));
+            compiler.ok().and_then(|compiler| compiler.join().ok()).unwrap_or_else(|| {
+                let message = "the compiler of rules could not run or has failed".into();
+                Err(vec![RuleProblem { rule: 0, path: String::new(), message }])
+            })
+        })
+    }
+
+    fn compile_here(default: Effect, rules: &[RuleSpec], servers: &[Arc<str>]) -> Result<Self, Vec<RuleProblem>> {
         let mut compiler = Compiler { servers, problems: Vec::new(), rule: 0 };
         let mut compiled = Vec::with_capacity(rules.len());
         let mut targets = Vec::with_capacity(rules.len());

@@ -145,10 +145,10 @@ impl<'a> Evaluation<'a> {
             | Node::Select(..)
             | Node::Size(_)
             | Node::TypeOf(_)
-            | Node::Variable(_) => match self.value(node)? {
-                Value::Bool(truth) => Ok(truth),
-                _ => Err(Stop::Error),
-            },
+            | Node::Variable(_) => {
+                let Value::Bool(truth) = self.value(node)? else { return Err(Stop::Error) };
+                Ok(truth)
+            }
         }
     }
 
@@ -192,11 +192,14 @@ impl<'a> Evaluation<'a> {
             Node::Literal(literal) => Ok(literal.borrowed()),
             Node::Local(depth) => self.locals.get(*depth).cloned().ok_or(Stop::Error),
             Node::Map(entries) => self.map(entries),
-            Node::Negate(of) => match self.value(of)? {
-                Value::Int(int) => int.checked_neg().map(Value::Int).ok_or(Stop::Error),
-                Value::Double(double) => Ok(Value::Double(-double)),
-                _ => Err(Stop::Error),
-            },
+            Node::Negate(of) => {
+                let of = self.value(of)?;
+                if let Value::Int(int) = of {
+                    return int.checked_neg().map(Value::Int).ok_or(Stop::Error);
+                }
+                let Value::Double(double) = of else { return Err(Stop::Error) };
+                Ok(Value::Double(-double))
+            }
             Node::Select(of, field) => {
                 let of = self.value(of)?;
                 self.lookup(&of, &Value::text(field))?.ok_or(Stop::Error)
@@ -352,6 +355,9 @@ impl<'a> Evaluation<'a> {
             return Err(Stop::Unknown);
         }
         let mapping = of.mapping().ok_or(Stop::Error)?;
+        if !matches!(key, Value::Bool(_) | Value::Double(_) | Value::Int(_) | Value::Text(_) | Value::UInt(_)) {
+            return Err(Stop::Error);
+        }
         if let Mapping::Values(entries) = mapping {
             self.charge(entries.len())?;
         }
@@ -362,11 +368,14 @@ impl<'a> Evaluation<'a> {
         let Some(sequence) = of.sequence() else {
             return self.lookup(of, index)?.ok_or(Stop::Error);
         };
-        let index = match index {
-            Value::Int(int) => usize::try_from(*int).ok(),
-            Value::UInt(uint) => usize::try_from(*uint).ok(),
-            Value::Double(double) => whole(*double).and_then(|int| usize::try_from(int).ok()),
-            _ => None,
+        let index = if let Value::Int(int) = index {
+            usize::try_from(*int).ok()
+        } else if let Value::UInt(uint) = index {
+            usize::try_from(*uint).ok()
+        } else if let Value::Double(double) = index {
+            whole(*double).and_then(|int| usize::try_from(int).ok())
+        } else {
+            None
         };
         index.and_then(|index| sequence.get(index)).ok_or(Stop::Error)
     }
@@ -390,13 +399,14 @@ impl<'a> Evaluation<'a> {
 
     fn size(&mut self, of: &Value<'a>) -> Result<Value<'a>, Stop> {
         self.charge(of.bytes() / BYTES_A_STEP)?;
-        let size = match of {
-            Value::Text(text) => text.as_str().chars().count(),
-            Value::Bytes(bytes) => bytes.len(),
-            other => match other.sequence() {
-                Some(sequence) => sequence.len(),
-                None => self.whole_mapping(other)?.ok_or(Stop::Error)?.len(),
-            },
+        let size = if let Value::Text(text) = of {
+            text.as_str().chars().count()
+        } else if let Value::Bytes(bytes) = of {
+            bytes.len()
+        } else if let Some(sequence) = of.sequence() {
+            sequence.len()
+        } else {
+            self.whole_mapping(of)?.ok_or(Stop::Error)?.len()
         };
         Ok(Value::Int(i64::try_from(size).unwrap_or(i64::MAX)))
     }
@@ -555,10 +565,7 @@ impl Fading {
 }
 
 fn text<'v>(value: &'v Value<'_>) -> Result<&'v str, Stop> {
-    match value {
-        Value::Text(text) => Ok(text.as_str()),
-        _ => Err(Stop::Error),
-    }
+    if let Value::Text(text) = value { Ok(text.as_str()) } else { Err(Stop::Error) }
 }
 
 /// Headers that a call carries with its own content (MCP 2026-07-28, Streamable HTTP, standard request headers), so that

@@ -3,9 +3,9 @@
 
 use std::sync::{Arc, LazyLock};
 
-use cel_interpreter::Env;
 use cel_interpreter::common::ast::operators;
 use cel_interpreter::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr, LiteralValue, SelectExpr, SourceInfo};
+use cel_interpreter::{Env, ParseError};
 use regex::{Regex, RegexBuilder};
 
 use super::stdlib::{self, Function};
@@ -182,10 +182,7 @@ pub(super) static ENV: LazyLock<Arc<Env>> =
 pub(super) fn lower(source: &str) -> Result<Condition, Refused> {
     let program = ENV.compile(source).map_err(|errors| {
         let first = errors.errors.first();
-        Refused(first.map_or_else(
-            || "not a CEL expression".to_owned(),
-            |error| format!("line {}, column {}: {}", error.pos.0, error.pos.1, error.msg.trim()),
-        ))
+        Refused(first.map_or_else(|| "not a CEL expression".to_owned(), syntax_error))
     })?;
     let mut lowering = Lowering { locals: Vec::new(), depth: 0, reads_request: false };
     match lowering.node(program.expression()) {
@@ -197,11 +194,20 @@ pub(super) fn lower(source: &str) -> Result<Condition, Refused> {
     }
 }
 
+/// The parser's limit on recursion arrives as a syntax error without a place.
+fn syntax_error(error: &ParseError) -> String {
+    if error.msg.contains("Recursion limit") {
+        return "nested too deeply".to_owned();
+    }
+    format!("line {}, column {}: {}", error.pos.0, error.pos.1, error.msg.trim())
+}
+
 /// Line and column, counted from 1, in characters.
 fn position(source: &str, info: &SourceInfo, id: u64) -> (usize, usize) {
     let offset = info.offset_for(id).map_or(0, |(start, _)| usize::try_from(start).unwrap_or(0));
-    let before = source.chars().take(offset);
-    before.fold((1, 1), |(line, column), char| if char == '\n' { (line + 1, 1) } else { (line, column + 1) })
+    // The parser counts bytes.
+    let before = source.get(..offset).unwrap_or_default();
+    before.chars().fold((1, 1), |(line, column), char| if char == '\n' { (line + 1, 1) } else { (line, column + 1) })
 }
 
 struct Problem {
@@ -253,15 +259,15 @@ impl<'s> Lowering<'s> {
     /// An identifier, or a chain of field selections that may start with one.
     fn name(&mut self, at: &'s IdedExpr) -> Result<Node, Problem> {
         let Some((root, path)) = path_of(at) else {
-            let Expr::Select(select) = &at.expr else { return Err(problem(at, "not a name")) };
-            return Ok(Node::Select(Box::new(self.node(&select.operand)?), select.field.as_str().into()));
+            let Some((of, field)) = selection(at) else { return Err(problem(at, "not a name")) };
+            return Ok(Node::Select(Box::new(self.node(of)?), field.into()));
         };
         if self.depth + path.len() > DEPTH_MAX {
             return Err(problem(at, format!("nested more than {DEPTH_MAX} deep")));
         }
         // As in cel-go, the innermost variable wins, and a comprehension's variable hides ours of the same name.
         let Some((mut node, taken)) = self.variable(at, root, &path)? else {
-            return Err(problem(at, format!("unknown variable `{root}`; there are {}", roots())));
+            return Err(problem(first_of(at), format!("unknown variable `{root}`; there are {}", roots())));
         };
         for field in path.get(taken..).unwrap_or_default() {
             node = Node::Select(Box::new(node), (*field).into());
@@ -368,10 +374,10 @@ impl<'s> Lowering<'s> {
         if path_of(at).is_some() {
             return self.name(at);
         }
-        match &index.expr {
-            Expr::Literal(LiteralValue::String(key)) => Ok(Node::Select(Box::new(self.node(of)?), key.inner().into())),
-            _ => Ok(Node::Index(Box::new([self.node(of)?, self.node(index)?]))),
+        if let Expr::Literal(LiteralValue::String(key)) = &index.expr {
+            return Ok(Node::Select(Box::new(self.node(of)?), key.inner().into()));
         }
+        Ok(Node::Index(Box::new([self.node(of)?, self.node(index)?])))
     }
 
     fn member(
@@ -418,14 +424,14 @@ impl<'s> Lowering<'s> {
     }
 
     fn has(&mut self, of: &'s IdedExpr) -> Result<Node, Problem> {
-        match &of.expr {
-            Expr::Select(select) if !select.test => match self.name(of)? {
-                Node::Select(operand, field) => Ok(Node::Has(operand, field)),
-                // A path that is always there, such as `request.method`.
-                _ => Ok(Node::Literal(Value::Bool(true))),
-            },
-            _ => Err(problem(of, "has() takes a field selection such as `args.folder`")),
+        if !matches!(&of.expr, Expr::Select(select) if !select.test) {
+            return Err(problem(of, "has() takes a field selection such as `args.folder`"));
         }
+        if let Node::Select(operand, field) = self.name(of)? {
+            return Ok(Node::Has(operand, field));
+        }
+        // A path that is always there, such as `request.method`.
+        Ok(Node::Literal(Value::Bool(true)))
     }
 
     fn matches(&mut self, of: &'s IdedExpr, pattern: &'s IdedExpr) -> Result<Node, Problem> {
@@ -491,11 +497,12 @@ fn operands<'s>(at: &'s IdedExpr, name: &str) -> Vec<&'s IdedExpr> {
     let mut operands = Vec::new();
     let mut rest = vec![at];
     while let Some(one) = rest.pop() {
-        match &one.expr {
-            Expr::Call(CallExpr { func_name, target: None, args }) if func_name == name => {
-                rest.extend(args.iter().rev())
-            }
-            _ => operands.push(one),
+        if let Expr::Call(CallExpr { func_name, target: None, args }) = &one.expr
+            && func_name == name
+        {
+            rest.extend(args.iter().rev());
+        } else {
+            operands.push(one);
         }
     }
     operands
@@ -506,24 +513,33 @@ fn path_of(at: &IdedExpr) -> Option<(&str, Vec<&str>)> {
     let mut fields = Vec::new();
     let mut at = at;
     loop {
-        match &at.expr {
-            Expr::Ident(root) => {
-                fields.reverse();
-                return Some((root, fields));
-            }
-            Expr::Select(select) if !select.test => {
-                fields.push(select.field.as_str());
-                at = &select.operand;
-            }
-            Expr::Call(CallExpr { func_name, target: None, args }) if func_name == operators::INDEX => {
-                let [of, key] = args.as_slice() else { return None };
-                let Expr::Literal(LiteralValue::String(key)) = &key.expr else { return None };
-                fields.push(key.inner());
-                at = of;
-            }
-            _ => return None,
+        if let Expr::Ident(root) = &at.expr {
+            fields.reverse();
+            return Some((root, fields));
         }
+        let (of, field) = selection(at)?;
+        fields.push(field);
+        at = of;
     }
+}
+
+/// `of.field` or `of["field"]`.
+fn selection(at: &IdedExpr) -> Option<(&IdedExpr, &str)> {
+    if let Expr::Select(SelectExpr { operand, field, test: false }) = &at.expr {
+        return Some((operand, field));
+    }
+    let Expr::Call(CallExpr { func_name, target: None, args }) = &at.expr else { return None };
+    let [of, key] = args.as_slice() else { return None };
+    let Expr::Literal(LiteralValue::String(key)) = &key.expr else { return None };
+    (func_name == operators::INDEX).then(|| (of, key.inner()))
+}
+
+/// The first name of a path.
+fn first_of(mut at: &IdedExpr) -> &IdedExpr {
+    while let Some((of, _)) = selection(at) {
+        at = of;
+    }
+    at
 }
 
 fn literal_value(literal: &LiteralValue) -> Value<'static> {

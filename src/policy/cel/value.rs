@@ -112,10 +112,7 @@ impl<'a> Value<'a> {
 
     /// The same value, borrowing the texts it holds: spares literals the reference count.
     pub(super) fn borrowed(&'a self) -> Value<'a> {
-        match self {
-            Self::Text(text) => Value::text(text.as_str()),
-            other => other.clone(),
-        }
+        if let Self::Text(text) = self { Value::text(text.as_str()) } else { self.clone() }
     }
 
     pub(super) fn sequence(&self) -> Option<Sequence<'_, 'a>> {

@@ -54,7 +54,7 @@ fn a_tool_is_hidden_only_when_every_call_would_be_denied() {
         (vec![allow().when("request.mcp.params.arguments.n == 1")], true),
         (vec![allow().when("request.bytes > 1000")], true),
         (vec![allow().when("request.headers['mcp-name'] == 'echo'")], true),
-        (vec![allow().when("has(request.headers['mcp-name'])")], true),
+        (vec![allow().when("'mcp-name' in request.headers && has(args.x)")], true),
         (vec![allow().when("'mcp-param-region' in request.headers")], true),
         (vec![allow().when("size(request.headers) == 7")], true),
         // The rest is that of the list, and the method that of the call.

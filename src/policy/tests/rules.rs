@@ -464,3 +464,37 @@ fn hostile_arguments_do_no_harm() {
         }
     }
 }
+
+#[test]
+fn deep_and_long_sources_are_refused_or_read_but_never_overflow() {
+    for source in [
+        format!("{}true{}", "(".repeat(1000), ")".repeat(1000)),
+        format!("{}true", "!".repeat(4000)),
+        format!("{}1 == 1", "-".repeat(4000)),
+        format!("args{} == 1", ".a".repeat(2000)),
+        format!("args{} == 1", "[0]".repeat(1300)),
+        format!("args{} == 1", ".a()".repeat(1000)),
+        format!("{}1{}", "[".repeat(2000), "]".repeat(2000)),
+        format!("1{} == 1", " + 1".repeat(1000)),
+        format!("1{}", " == 1".repeat(800)),
+        format!("{}true", "true ? ".repeat(500)),
+        format!("true{}", " ? true : true".repeat(280)),
+    ] {
+        match Policy::compile(Effect::Deny, &[allow().when(&source)], &servers()) {
+            Ok(policy) => assert!(verdict(&ask(&policy, &nobody(), &call("x", json!({})))).len() > 3),
+            Err(problems) => assert_eq!(problems.len(), 1),
+        }
+    }
+    let many = format!("args.n == 0{}", " || args.n == 42".repeat(250));
+    assert_eq!(
+        verdict(&ask(&policy(&[allow().when(&many)]), &nobody(), &call("x", json!({"n": 42})))),
+        "permit by allow"
+    );
+    let nested = format!("{}args.n == 42{}", "(".repeat(80), ")".repeat(80));
+    assert_eq!(
+        verdict(&ask(&policy(&[allow().when(&nested)]), &nobody(), &call("x", json!({"n": 42})))),
+        "permit by allow"
+    );
+    let problems = Policy::compile(Effect::Deny, &[allow().when(&"(".repeat(1000))], &servers()).unwrap_err();
+    assert_eq!(problems[0].message, "nested too deeply");
+}
