@@ -41,6 +41,18 @@ impl Scopes {
         self.iter().filter(|scope| !held.contains(scope)).count()
     }
 
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The one at `index` in sorted order.
+    #[must_use]
+    pub fn get(&self, index: usize) -> Option<&str> {
+        self.0.get(index).map(|scope| &**scope)
+    }
+
     /// In sorted order.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|scope| &**scope)
