@@ -1,0 +1,9 @@
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+mod kit;
+mod laws;
+mod lists;
+mod rules;
+mod vectors;
+
+pub(super) use kit::*;
