@@ -61,14 +61,9 @@ impl Policy {
     /// condition that cannot hold, a server that is not one of the route's, a method that does not exist, a name that
     /// is empty or has a `*` before its end.
     pub fn compile(default: Effect, rules: &[RuleSpec], servers: &[Arc<str>]) -> Result<Self, Vec<RuleProblem>> {
-<<<<<<< HEAD
-        // The CEL parser stops at 96 levels of nesting, but takes up to 140 KiB of stack for each, more than a thread
-        // has by default. The thread is only a larger stack: what comes out depends on the arguments alone.
-=======
         // The CEL parser stops at 96 levels of nesting, and takes 8 to 140 KiB of stack for each, depending on how the
         // build is optimized: more than a thread may have left. The thread is only a larger stack, what comes out
         // depends on the arguments alone.
->>>>>>> policy
         thread::scope(|scope| {
             let roomy = thread::Builder::new().name("policy-compiler".into()).stack_size(PARSER_STACK_BYTES);
             let compiler = roomy.spawn_scoped(scope, || Self::compile_here(default, rules, servers));

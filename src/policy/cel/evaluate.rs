@@ -171,16 +171,12 @@ impl<'a> Evaluation<'a> {
                 self.arithmetic(*operator, &left, &right)
             }
             Node::Call(function, args) => {
-<<<<<<< HEAD
-                let args: Vec<_> = args.iter().map(|arg| self.value(arg)).collect::<Result<_, _>>()?;
-=======
                 let mut args: Vec<_> = args.iter().map(|arg| self.value(arg)).collect::<Result<_, _>>()?;
                 if args.first().is_some_and(|first| function.keeps(first))
                     && let Some(first) = args.pop()
                 {
                     return Ok(first);
                 }
->>>>>>> policy
                 // The crate looks functions up by name and copies what it is given.
                 self.charge(50 + args.iter().map(Value::bytes).sum::<usize>() / REGEX_BYTES_A_STEP)?;
                 Ok(function.call(&args)?)

@@ -17,11 +17,8 @@ use super::value::{Absurd, Text, Value};
 #[derive(Debug)]
 pub(super) struct Function {
     call: Program,
-<<<<<<< HEAD
-=======
     /// The type it converts to: a value that has it already stays as it is.
     converts_to: Option<&'static str>,
->>>>>>> policy
 }
 
 const ARGUMENTS: [&str; 2] = ["a", "b"];
@@ -51,12 +48,6 @@ pub(super) fn find(name: &str, member: bool, args: usize) -> Option<Function> {
         (true, 1) if MEMBERS.contains(&name) => format!("a.{name}(b)"),
         _ => return None,
     };
-<<<<<<< HEAD
-    ENV.compile(&call).ok().map(|call| Function { call })
-}
-
-impl Function {
-=======
     let converts_to = GLOBAL.iter().copied().find(|known| *known == name);
     ENV.compile(&call).ok().map(|call| Function { call, converts_to })
 }
@@ -67,7 +58,6 @@ impl Function {
         self.converts_to == Some(value.type_name())
     }
 
->>>>>>> policy
     /// Calls it. Lists and maps are no argument of any function here.
     pub(super) fn call(&self, args: &[Value<'_>]) -> Result<Value<'static>, Absurd> {
         let args = Arguments(args);

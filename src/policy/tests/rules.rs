@@ -17,15 +17,12 @@ fn nobody() -> crate::identity::Caller {
 }
 
 #[test]
-<<<<<<< HEAD
-=======
 fn a_policy_is_shared_between_threads() {
     fn shareable<T: Send + Sync + 'static>(_: &T) {}
     shareable(&policy(&[allow().when("now.getHours() > 3 && args.x.matches('a') && type(args.y) == int")]));
 }
 
 #[test]
->>>>>>> policy
 fn nothing_is_allowed_without_a_rule() {
     assert_eq!(verdict(&ask(&policy(&[]), &nobody(), &call("x", json!({})))), "deny");
     assert_eq!(verdict(&ask(&open_policy(&[]), &nobody(), &call("x", json!({})))), "permit");
