@@ -212,6 +212,7 @@ mod tests {
             AuthnError::KeyInHeader,
             AuthnError::Malformed,
             AuthnError::MissingClaim,
+            AuthnError::NotExchangeable,
             AuthnError::NotYetValid,
             AuthnError::SenderConstrained,
             AuthnError::UnknownKey,

@@ -247,6 +247,9 @@ pub enum AuthnError {
     /// `iss`, `sub`, `aud` or `exp` is not there (RFC 9068 §2.2).
     #[error("a required claim is missing")]
     MissingClaim,
+    /// The authorization server of the upstream does not accept it as a subject token (RFC 6749 §5.2 `invalid_grant`).
+    #[error("the token cannot be exchanged for the server")]
+    NotExchangeable,
     /// `nbf` or `iat` is in the future.
     #[error("the token is not valid yet")]
     NotYetValid,
@@ -285,6 +288,7 @@ impl AuthnError {
             Self::KeyInHeader => "key_in_header",
             Self::Malformed => "malformed",
             Self::MissingClaim => "missing_claim",
+            Self::NotExchangeable => "not_exchangeable",
             Self::NotYetValid => "not_yet_valid",
             Self::SenderConstrained => "sender_constrained",
             Self::UnknownKey => "unknown_key",

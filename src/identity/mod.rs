@@ -12,6 +12,7 @@ pub mod issuer;
 pub mod jwt;
 
 pub mod crypto;
+pub mod key_source;
 pub mod keys;
 
 pub mod challenge;
@@ -25,4 +26,5 @@ pub use bearer::{BearerError, TokenDigest, UnverifiedToken};
 pub use caller::{Caller, Principal, Scopes};
 pub use issuer::{IssuerPolicy, TokenTypes};
 pub use jwt::{Algorithm, AuthnError};
+pub use key_source::KeySource;
 pub use keys::KeySet;

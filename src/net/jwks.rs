@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use async_trait::async_trait;
 use bytes::Bytes;
 use reqwest::Url;
 use serde::Deserialize;
@@ -16,6 +17,7 @@ use tokio::sync::Mutex;
 use crate::config::IssuerConfig;
 use crate::config::JwksSource;
 use crate::identity::KeySet;
+use crate::identity::KeySource;
 use crate::net::client;
 use crate::net::client::NetError;
 use crate::net::client::Outbound;
@@ -130,6 +132,24 @@ impl Keyring {
         };
         self.landed.fetch_add(1, Ordering::Release);
         outcome
+    }
+}
+
+#[async_trait]
+impl KeySource for Keyring {
+    fn current(&self) -> Arc<KeySet> {
+        Self::current(self)
+    }
+
+    async fn refresh(&self, now: UnixSeconds) -> &'static str {
+        Self::refresh(self, now).await.label()
+    }
+
+    async fn refetch_for_unknown_key(self: Arc<Self>, now: UnixSeconds) -> Option<&'static str> {
+        match Self::refetch_for_unknown_key(&self, now).await {
+            Refetch::Fetched(outcome) => Some(outcome.label()),
+            Refetch::CoolingDown | Refetch::Joined => None,
+        }
     }
 }
 

@@ -1,0 +1,99 @@
+//! What is known of one address of a server?
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arc_swap::ArcSwapOption;
+use http::HeaderValue;
+use pingora::upstreams::peer::HttpPeer;
+
+/// One address of a server. Shared by every snapshot in which it stands unchanged, so its health outlives a reload.
+pub struct Instance {
+    /// Names it in sessions, metrics and logs.
+    pub id: Arc<str>,
+    /// What it is sent as `Host`.
+    pub host: HeaderValue,
+    /// How to connect, all but the address: time limits, TLS, HTTP version.
+    template: HttpPeer,
+    /// The template with the address that the host name last resolved to; empty until it first did.
+    peer: ArcSwapOption<HttpPeer>,
+    /// The verdict of the health checks: turns after so many results in a row.
+    healthy: AtomicBool,
+    /// A connection has just failed, and no health check has succeeded since.
+    suspect: AtomicBool,
+}
+
+impl Instance {
+    /// An instance that counts as healthy until the checks say otherwise.
+    #[must_use]
+    pub fn new(id: Arc<str>, host: HeaderValue, template: HttpPeer) -> Self {
+        Self {
+            id,
+            host,
+            template,
+            peer: ArcSwapOption::empty(),
+            healthy: AtomicBool::new(true),
+            suspect: AtomicBool::new(false),
+        }
+    }
+
+    /// Notes the address that the host name resolves to.
+    pub fn resolved(&self, address: SocketAddr) {
+        let address = pingora::protocols::l4::socket::SocketAddr::Inet(address);
+        if self.peer.load().as_deref().is_some_and(|peer| peer._address == address) {
+            return;
+        }
+        let mut peer = self.template.clone();
+        peer._address = address;
+        self.peer.store(Some(Arc::new(peer)));
+    }
+
+    /// How to connect; `None` while its name has never resolved.
+    #[must_use]
+    pub fn peer(&self) -> Option<HttpPeer> {
+        self.peer.load().as_deref().cloned()
+    }
+
+    /// Whether the health checks find it alive. A session whose instance is not is over.
+    #[must_use]
+    pub fn is_healthy(&self) -> bool {
+        self.healthy.load(Ordering::Relaxed)
+    }
+
+    /// Whether new work may go to it: alive, reachable when last tried, and its address known.
+    #[must_use]
+    pub fn takes_new_work(&self) -> bool {
+        self.is_healthy() && !self.suspect.load(Ordering::Relaxed) && self.peer.load().is_some()
+    }
+
+    /// Notes that a connection to it failed: new work goes elsewhere at once, until a health check succeeds.
+    pub fn connection_failed(&self) {
+        self.suspect.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes that one health check succeeded.
+    pub fn check_succeeded(&self) {
+        self.suspect.store(false, Ordering::Relaxed);
+    }
+
+    /// Notes that the verdict of the health checks has turned.
+    pub fn turned(&self, health: Health) {
+        self.healthy.store(matches!(health, Health::Healthy), Ordering::Relaxed);
+    }
+}
+
+/// The verdict of the health checks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// Takes work.
+    Healthy,
+    /// Does not answer.
+    Unhealthy,
+}
+
+impl std::fmt::Debug for Instance {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Instance").field("id", &self.id).field("healthy", &self.is_healthy()).finish_non_exhaustive()
+    }
+}

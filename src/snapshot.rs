@@ -1,0 +1,105 @@
+//! What did the world look like when this request came in?
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, Guard};
+use bytes::Bytes;
+use tokio::sync::watch;
+
+use crate::config::Config;
+use crate::registry::{Issuer, Route, Server};
+use crate::session::Ring;
+
+/// The frozen world of one request. A request takes it once, at its start, and sees no other.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Counts the configurations this process has served, from 1.
+    pub generation: u64,
+    /// The configuration it was made from.
+    pub config: Arc<Config>,
+    /// The session keys.
+    pub ring: Arc<Ring>,
+    /// Every issuer.
+    pub issuers: Vec<Arc<Issuer>>,
+    /// Every server.
+    pub servers: Vec<Arc<Server>>,
+    routes: HashMap<Arc<str>, Arc<Route>>,
+    /// Well-known path → RFC 9728 document.
+    metadata: HashMap<String, Bytes>,
+}
+
+impl Snapshot {
+    /// Puts the parts together. `metadata` holds the resource metadata document of each well-known path.
+    #[must_use]
+    pub fn new(
+        generation: u64,
+        config: Arc<Config>,
+        ring: Arc<Ring>,
+        issuers: Vec<Arc<Issuer>>,
+        servers: Vec<Arc<Server>>,
+        routes: Vec<Arc<Route>>,
+        metadata: HashMap<String, Bytes>,
+    ) -> Self {
+        let routes = routes.into_iter().map(|route| (Arc::clone(&route.config.path), route)).collect();
+        Self { generation, config, ring, issuers, servers, routes, metadata }
+    }
+
+    /// The route with exactly this path.
+    #[must_use]
+    pub fn route(&self, path: &str) -> Option<&Arc<Route>> {
+        self.routes.get(path)
+    }
+
+    /// Every route.
+    pub fn routes(&self) -> impl Iterator<Item = &Arc<Route>> {
+        self.routes.values()
+    }
+
+    /// The resource metadata document at this well-known path.
+    #[must_use]
+    pub fn metadata(&self, path: &str) -> Option<Bytes> {
+        self.metadata.get(path).cloned()
+    }
+}
+
+/// The snapshot that new requests get. The control plane swaps it, the data plane reads it: here they meet.
+#[derive(Debug)]
+pub struct Live {
+    current: ArcSwap<Snapshot>,
+    generation: watch::Sender<u64>,
+}
+
+impl Live {
+    /// Starts with `first`.
+    #[must_use]
+    pub fn new(first: Snapshot) -> Self {
+        let generation = watch::Sender::new(first.generation);
+        Self { current: ArcSwap::from_pointee(first), generation }
+    }
+
+    /// The snapshot of this moment, to keep.
+    #[must_use]
+    pub fn take(&self) -> Arc<Snapshot> {
+        self.current.load_full()
+    }
+
+    /// The snapshot of this moment, to look at.
+    #[must_use]
+    pub fn peek(&self) -> Guard<Arc<Snapshot>> {
+        self.current.load()
+    }
+
+    /// Gives `next` to every request that starts from now on.
+    pub fn swap(&self, next: Snapshot) {
+        let generation = next.generation;
+        self.current.store(Arc::new(next));
+        self.generation.send_replace(generation);
+    }
+
+    /// Tells when the snapshot has been swapped.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.generation.subscribe()
+    }
+}
