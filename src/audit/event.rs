@@ -53,6 +53,10 @@ pub struct Event {
     pub status: Option<u16>,
     /// How it ended.
     pub outcome: Outcome,
+    /// Why it was refused or failed: the fixed word of the answer's `data.reason`.
+    pub reason: Option<&'static str>,
+    /// A finer fixed word than the reason, where there is one.
+    pub detail: Option<&'static str>,
     /// From the request's first byte to the answer's last.
     pub duration: Duration,
     /// The part of it spent waiting for the upstream; absent when none was asked.
@@ -78,6 +82,8 @@ pub enum EventKind {
     GatewayStarted,
     /// The gateway stops.
     GatewayStopped,
+    /// The gateway answered by itself: resource metadata, a CORS preflight.
+    HttpAnswered,
     /// A stream has been open for a while and is not over yet; its [`EventKind::McpRequest`] follows at its end.
     McpOpened,
     /// A request to a route, whatever became of it.
@@ -242,6 +248,8 @@ impl Event {
             line.number("status", u64::from(status));
         }
         line.string("outcome", self.outcome.label());
+        line.optional("reason", self.reason);
+        line.optional("detail", self.detail);
         line.millis("duration_ms", self.duration);
         if let Some(upstream) = self.upstream {
             line.millis("upstream_ms", upstream);
@@ -288,6 +296,7 @@ impl EventKind {
             Self::ConfigReloaded => "config.reloaded",
             Self::GatewayStarted => "gateway.started",
             Self::GatewayStopped => "gateway.stopped",
+            Self::HttpAnswered => "http.answered",
             Self::McpOpened => "mcp.opened",
             Self::McpRequest => "mcp.request",
         }

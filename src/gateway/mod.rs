@@ -1,3 +1,373 @@
-//! DATA PLANE: the Pingora adapter and what it keeps between requests.
+//! DATA PLANE: the Pingora adapter. Thin: each phase is one call into the file that answers its question.
 
+mod body;
+mod credentials;
+mod decisions;
 pub mod exchange;
+mod forward;
+mod local;
+mod meters;
+mod pipeline;
+mod record;
+mod rejection;
+mod respond;
+mod revoked;
+mod tokens;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, ErrorSource, ErrorType};
+use pingora_proxy::{FailToProxy, ProxyHttp, Session as Client};
+use ring::rand::{SecureRandom, SystemRandom};
+
+use crate::net::Outbound;
+use crate::snapshot::Live;
+use crate::telemetry::audit::AuditSink;
+use crate::telemetry::metrics::{CacheName, Metrics, SessionEvent};
+use crate::time::Clock;
+
+use self::decisions::Decisions;
+use self::exchange::Exchanger;
+use self::meters::Meters;
+use self::pipeline::Admitted;
+use self::record::{Record, RequestIds};
+use self::rejection::Rejection;
+use self::respond::Answer;
+use self::revoked::Revoked;
+use self::tokens::Tokens;
+
+/// The gateway as Pingora sees it.
+pub struct Gateway {
+    shell: Shell,
+}
+
+/// What the stages of [`pipeline::admit`] need of the world outside a request.
+struct Shell {
+    live: Arc<Live>,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+    meters: Meters,
+    audit: AuditSink,
+    tokens: Tokens,
+    decisions: Decisions,
+    exchanger: Exchanger,
+    revoked: Revoked,
+    request_ids: RequestIds,
+    random: SystemRandom,
+    draining: Arc<AtomicBool>,
+}
+
+/// One request on its way. The stage only moves forward.
+pub struct Exchange {
+    stage: Stage,
+    record: Record,
+}
+
+#[expect(clippy::large_enum_variant, reason = "one per request; the admitted one is boxed already")]
+enum Stage {
+    /// Nothing is decided.
+    Received,
+    /// It may go on, or has gone.
+    Admitted(Box<Forwarded>),
+    /// It was refused, before or after it was admitted.
+    Refused(Rejection),
+}
+
+/// An admitted request, and how far it has come.
+struct Forwarded {
+    admitted: Admitted,
+    answer: Answer,
+    attempt: Attempt,
+    /// Why its answer is not passed on, or not further.
+    failure: Option<Rejection>,
+}
+
+/// What the next call of `upstream_peer` is for.
+#[derive(Default)]
+struct Attempt {
+    /// Calls of `upstream_peer` so far.
+    count: usize,
+    /// The instance could not be reached: another one may take the request.
+    elsewhere: bool,
+    /// The server refused the exchanged credential: a new one is due.
+    renew_credential: bool,
+    /// A renewed credential is in use: a second refusal is final.
+    renewed: bool,
+}
+
+#[async_trait]
+impl ProxyHttp for Gateway {
+    type CTX = Exchange;
+
+    fn new_ctx(&self) -> Self::CTX {
+        Exchange { stage: Stage::Received, record: Record::start(&self.shell) }
+    }
+
+    async fn request_filter(&self, client: &mut Client, exchange: &mut Self::CTX) -> pingora::Result<bool> {
+        self.receive(client, exchange).await
+    }
+
+    async fn upstream_peer(&self, _client: &mut Client, exchange: &mut Self::CTX) -> pingora::Result<Box<HttpPeer>> {
+        self.choose_peer(exchange).await
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        client: &mut Client,
+        upstream: &mut RequestHeader,
+        exchange: &mut Self::CTX,
+    ) -> pingora::Result<()> {
+        let forwarded = exchange.stage.forwarded()?;
+        exchange.record.sent_upstream();
+        forward::write_head(&forwarded.admitted, client, &exchange.record, upstream)
+    }
+
+    async fn request_body_filter(
+        &self,
+        _client: &mut Client,
+        body: &mut Option<Bytes>,
+        _end_of_stream: bool,
+        exchange: &mut Self::CTX,
+    ) -> pingora::Result<()> {
+        *body = forward::judged_body(&exchange.stage.forwarded()?.admitted);
+        Ok(())
+    }
+
+    async fn response_filter(
+        &self,
+        client: &mut Client,
+        head: &mut ResponseHeader,
+        exchange: &mut Self::CTX,
+    ) -> pingora::Result<()> {
+        self.answer_head(client, head, exchange)
+    }
+
+    fn response_body_filter(
+        &self,
+        _client: &mut Client,
+        body: &mut Option<Bytes>,
+        end_of_stream: bool,
+        exchange: &mut Self::CTX,
+    ) -> pingora::Result<Option<Duration>> {
+        self.answer_body(body, end_of_stream, exchange)?;
+        Ok(None)
+    }
+
+    fn fail_to_connect(
+        &self,
+        _client: &mut Client,
+        _peer: &HttpPeer,
+        exchange: &mut Self::CTX,
+        mut error: Box<Error>,
+    ) -> Box<Error> {
+        error.set_retry(self.try_elsewhere(exchange));
+        error
+    }
+
+    fn error_while_proxy(
+        &self,
+        _peer: &HttpPeer,
+        client: &mut Client,
+        mut error: Box<Error>,
+        exchange: &mut Self::CTX,
+        reused: bool,
+    ) -> Box<Error> {
+        let answered = client.response_written().is_some();
+        let again = exchange.stage.forwarded().is_ok_and(|forwarded| {
+            let attempt = &forwarded.attempt;
+            attempt.count < TRIES_MAX
+                && (attempt.renew_credential || forward::may_repeat(&forwarded.admitted, &error, reused, answered))
+        });
+        error.set_retry(again);
+        error
+    }
+
+    async fn fail_to_proxy(&self, client: &mut Client, error: &Error, exchange: &mut Self::CTX) -> FailToProxy {
+        let rejection = exchange.stage.rejection(error);
+        exchange.record.refused(&rejection);
+        tracing::debug!(request = %exchange.record.request_id, %error, "The request failed on its way.");
+        respond::report_failure(client, &rejection, exchange).await;
+        FailToProxy { error_code: rejection.status().as_u16(), can_reuse_downstream: false }
+    }
+
+    async fn logging(&self, client: &mut Client, _error: Option<&Error>, exchange: &mut Self::CTX) {
+        record::finish(&self.shell, client, exchange).await;
+    }
+
+    fn suppress_error_log(&self, _client: &Client, _exchange: &Self::CTX, _error: &Error) -> bool {
+        // The audit record and the metrics tell it once, and without the addresses in Pingora's text.
+        true
+    }
+
+    fn request_summary(&self, _client: &Client, exchange: &Self::CTX) -> String {
+        format!("request {}", exchange.record.request_id)
+    }
+}
+
+impl Gateway {
+    /// A gateway that serves what is live, and tells `metrics` and `audit` of it. `outbound` reaches token endpoints;
+    /// `draining` is raised when the process is on its way out.
+    ///
+    /// # Errors
+    /// When the system has no random numbers.
+    pub fn new(
+        live: Arc<Live>,
+        metrics: Arc<Metrics>,
+        audit: AuditSink,
+        outbound: Outbound,
+        draining: Arc<AtomicBool>,
+    ) -> Result<Self, ring::error::Unspecified> {
+        let random = SystemRandom::new();
+        let mut process = [0; 4];
+        random.fill(&mut process)?;
+        let limits = live.peek().config.limits.clone();
+        let shell = Shell {
+            clock: Clock,
+            meters: Meters::new(Arc::clone(&metrics)),
+            tokens: Tokens::new(limits.token_cache, metrics.cache(CacheName::Token).clone()),
+            decisions: Decisions::new(limits.decision_cache, metrics.cache(CacheName::Decision).clone()),
+            exchanger: credentials::exchanger(outbound, limits.credential_cache, &metrics),
+            revoked: Revoked::new(limits.revoked_sessions),
+            request_ids: RequestIds::new(u32::from_be_bytes(process)),
+            live,
+            metrics,
+            audit,
+            random,
+            draining,
+        };
+        Ok(Self { shell })
+    }
+
+    /// Decides about a request; `Ok(true)` when the answer is already written.
+    async fn receive(&self, client: &mut Client, exchange: &mut Exchange) -> pingora::Result<bool> {
+        let world = self.shell.live.take();
+        client.set_write_timeout(Some(world.config.limits.client_write_timeout));
+        // 1xx of a server say nothing that a client of the gateway could use.
+        client.as_downstream_mut().set_ignore_info_resp(true);
+        if self.shell.is_draining() {
+            client.set_keepalive(None);
+        }
+        exchange.record.arrived(&world, client);
+        let origin = match local::check_head(&world.config, client.req_header()) {
+            Ok(origin) => origin,
+            Err(rejection) => return self.refuse(client, exchange, rejection).await,
+        };
+        exchange.record.origin = origin;
+        if let Some(answer) = local::answer(&world, client.req_header(), exchange.record.origin.as_ref()) {
+            exchange.record.answered_locally();
+            respond::write(client, answer, &exchange.record).await?;
+            return Ok(true);
+        }
+        match pipeline::admit(&self.shell, world, client, &mut exchange.record).await {
+            Ok(admitted) => {
+                let forwarded =
+                    Forwarded { admitted, answer: Answer::Awaited, attempt: Attempt::default(), failure: None };
+                exchange.stage = Stage::Admitted(Box::new(forwarded));
+                Ok(false)
+            }
+            Err(rejection) => self.refuse(client, exchange, rejection).await,
+        }
+    }
+
+    async fn refuse(
+        &self,
+        client: &mut Client,
+        exchange: &mut Exchange,
+        rejection: Rejection,
+    ) -> pingora::Result<bool> {
+        exchange.record.refused(&rejection);
+        if matches!(rejection, Rejection::UnknownSession) {
+            self.shell.metrics.session(SessionEvent::Refused);
+        }
+        if !rejection.leaves_connection_clean() {
+            client.set_keepalive(None);
+        }
+        let answer = rejection.render(exchange.record.id.as_ref(), &exchange.record.request_id);
+        exchange.stage = Stage::Refused(rejection);
+        respond::write(client, answer, &exchange.record).await?;
+        Ok(true)
+    }
+
+    /// The peer of this attempt: the admitted instance; after a failed connection another one; with a renewed credential
+    /// when the server has refused the first.
+    async fn choose_peer(&self, exchange: &mut Exchange) -> pingora::Result<Box<HttpPeer>> {
+        let Stage::Admitted(forwarded) = &mut exchange.stage else { return Err(not_admitted()) };
+        forwarded.attempt.count += 1;
+        let chosen = self.next_attempt(forwarded, &mut exchange.record).await;
+        chosen.map_err(|rejection| {
+            forwarded.failure = Some(rejection);
+            Error::explain(ErrorType::InternalError, "no peer")
+        })
+    }
+
+    async fn next_attempt(&self, forwarded: &mut Forwarded, record: &mut Record) -> Result<Box<HttpPeer>, Rejection> {
+        let admitted = &mut forwarded.admitted;
+        if std::mem::take(&mut forwarded.attempt.elsewhere) {
+            admitted.instance = admitted.route.server.pool.pick().ok_or(Rejection::UpstreamUnreachable)?;
+            record.instance = Some(Arc::clone(&admitted.instance));
+        }
+        if std::mem::take(&mut forwarded.attempt.renew_credential) {
+            forwarded.attempt.renewed = true;
+            let shell = &self.shell;
+            let (route, caller, token) = (&admitted.route, &admitted.caller, &admitted.subject_token);
+            admitted.credential = credentials::obtain(shell, route, caller, token).await?;
+        }
+        forward::peer(admitted)
+    }
+
+    /// Notes that the instance could not be reached. Whether the request may go to another one: nothing of it was sent,
+    /// so yes, unless it belongs to a session.
+    fn try_elsewhere(&self, exchange: &mut Exchange) -> bool {
+        let Stage::Admitted(forwarded) = &mut exchange.stage else { return false };
+        let admitted = &forwarded.admitted;
+        admitted.instance.connection_failed();
+        let may_move = admitted.session.is_none() && forwarded.attempt.count < TRIES_MAX;
+        forwarded.attempt.elsewhere = may_move;
+        may_move
+    }
+}
+
+impl Stage {
+    /// The admitted request.
+    ///
+    /// # Errors
+    /// An internal error when it was not admitted: Pingora calls no upstream phase then.
+    fn forwarded(&self) -> pingora::Result<&Forwarded> {
+        match self {
+            Self::Admitted(forwarded) => Ok(forwarded),
+            Self::Received | Self::Refused(_) => Err(not_admitted()),
+        }
+    }
+
+    /// Why a request failed: what a stage has said of it, else what Pingora's error means.
+    fn rejection(&self, error: &Error) -> Rejection {
+        match self {
+            Self::Admitted(forwarded) => match (&forwarded.failure, error.esource()) {
+                (Some(rejection), _) => rejection.clone(),
+                (None, ErrorSource::Downstream) => Rejection::ClientGone,
+                (None, _) => forward::rejection_of(error),
+            },
+            Self::Received => Rejection::ClientGone,
+            Self::Refused(rejection) => rejection.clone(),
+        }
+    }
+}
+
+impl Shell {
+    fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+}
+
+fn not_admitted() -> Box<Error> {
+    Error::explain(ErrorType::InternalError, "the request was not admitted")
+}
+
+/// Attempts at one request, the first included.
+const TRIES_MAX: usize = 3;

@@ -58,6 +58,15 @@ pub fn classify(head: &HeaderMap, body: Bytes, limits: &ClassifyLimits) -> Resul
     Ok(McpRequest { revision, batch, messages, body })
 }
 
+/// The revision of a request without a body (GET, DELETE): what its head says, else the oldest (2025-11-25, Transports,
+/// "Protocol Version Header").
+///
+/// # Errors
+/// Two version headers, or one that names no revision.
+pub fn bodyless_revision(head: &HeaderMap) -> Result<Revision, RequestError> {
+    Ok(legacy_header(head)?.unwrap_or(Revision::V2025_03_26))
+}
+
 /// The bounds of [`classify`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClassifyLimits {

@@ -25,7 +25,7 @@ pub mod sse;
 
 pub mod list_stream;
 
-pub use classify::{ClassifyLimits, Unclassified, classify};
+pub use classify::{ClassifyLimits, Unclassified, bodyless_revision, classify};
 pub use error::RequestError;
 pub use list_stream::{ListStream, StreamError};
 pub use listing::{Asked, Filtered, ListError, ListItem, filter_answer, tool_param_headers};

@@ -1,0 +1,150 @@
+//! How does an admitted request travel to its instance?
+
+use bytes::Bytes;
+use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HOST, USER_AGENT};
+use http::{HeaderName, HeaderValue};
+use pingora::http::RequestHeader;
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, ErrorType, RetryType};
+use pingora_proxy::Session as Client;
+
+use crate::mcp::{Era, Method as McpMethod};
+
+use super::credentials::Obtained;
+use super::pipeline::{Admitted, Ask, SESSION_ID};
+use super::record::Record;
+use super::rejection::Rejection;
+
+/// How to connect to the admitted instance.
+pub(super) fn peer(admitted: &Admitted) -> Result<Box<HttpPeer>, Rejection> {
+    let mut peer = admitted.instance.peer().ok_or(Rejection::NoHealthyInstance)?;
+    let timeouts = &admitted.route.server.config.timeouts;
+    // Pingora has one limit for the wait until the answer and for its silences, fixed before it knows which of the two
+    // it waits for: a POST waits for an answer, a GET stream may be silent for long.
+    peer.options.read_timeout = Some(match admitted.ask {
+        Ask::EndSession(_) | Ask::Messages(_) => timeouts.first_byte,
+        Ask::OpenStream(_) => timeouts.idle,
+    });
+    Ok(Box::new(peer))
+}
+
+/// Writes the request head that the instance sees. It starts empty: of the client's headers only those on
+/// [`PASSED_ON`] travel, so the client's token, cookies, forwarding headers and copies of ours cannot.
+pub(super) fn write_head(
+    admitted: &Admitted,
+    client: &Client,
+    record: &Record,
+    upstream: &mut RequestHeader,
+) -> pingora::Result<()> {
+    let from = client.req_header();
+    let server = &admitted.route.server.config;
+    let mut head = RequestHeader::build(from.method.clone(), server.path.as_bytes(), Some(16))?;
+    head.set_version(upstream.version);
+    head.insert_header(HOST, admitted.instance.host.clone())?;
+    head.insert_header(USER_AGENT, HeaderValue::from_static(OUR_USER_AGENT))?;
+
+    let modern = admitted.ask.revision().era() == Era::Modern;
+    for (name, value) in &from.headers {
+        if PASSED_ON.contains(&name.as_str()) || modern && is_modern_header(name) || !modern && name == LAST_EVENT_ID {
+            head.append_header(name.clone(), value.clone())?;
+        }
+    }
+    match &admitted.ask {
+        Ask::Messages(request) => {
+            head.insert_header(CONTENT_TYPE, HeaderValue::from_static("application/json"))?;
+            head.insert_header(CONTENT_LENGTH, HeaderValue::from(request.body.len()))?;
+            head.insert_header(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"))?;
+        }
+        Ask::OpenStream(_) => head.insert_header(ACCEPT, HeaderValue::from_static("text/event-stream"))?,
+        Ask::EndSession(_) => head.insert_header(ACCEPT, HeaderValue::from_static("application/json"))?,
+    }
+    if let Some(session) = &admitted.session {
+        head.insert_header(SESSION_ID, &*session.upstream_id)?;
+    }
+    for (claim, name) in &server.forward_claims {
+        if let Some(value) = admitted.caller.claims().get(&**claim).and_then(header_value) {
+            head.insert_header(name.clone(), value)?;
+        }
+    }
+    if let Some(ip) = record.client_ip {
+        head.insert_header("x-forwarded-for", ip.to_string())?;
+    }
+    head.insert_header("x-forwarded-host", &*record.host)?;
+    head.insert_header("x-forwarded-proto", record.scheme)?;
+    head.insert_header("x-request-id", &*record.request_id)?;
+    if let Some(Obtained { credential, .. }) = &admitted.credential {
+        head.insert_header(credential.header().clone(), credential.value().clone())?;
+    }
+    *upstream = head;
+    Ok(())
+}
+
+/// The body that goes upstream: the bytes that were judged, whatever Pingora's buffer holds.
+pub(super) fn judged_body(admitted: &Admitted) -> Option<Bytes> {
+    match &admitted.ask {
+        Ask::Messages(request) if !request.body.is_empty() => Some(request.body.clone()),
+        Ask::EndSession(_) | Ask::Messages(_) | Ask::OpenStream(_) => None,
+    }
+}
+
+/// Whether a failure on a pooled connection may be repeated: the connection had gone stale, nothing of an answer came,
+/// and asking twice does no harm. Pingora itself never repeats a POST, and everything in MCP is one.
+pub(super) fn may_repeat(admitted: &Admitted, error: &Error, reused: bool, answered: bool) -> bool {
+    let is_stale_connection = reused && matches!(error.retry, RetryType::ReusedOnly);
+    is_stale_connection && !answered && admitted.ask.messages().iter().all(|message| is_harmless(message.method()))
+}
+
+/// What a Pingora error on the upstream side means to the client.
+pub(super) fn rejection_of(error: &Error) -> Rejection {
+    match error.etype() {
+        ErrorType::ReadTimedout | ErrorType::WriteTimedout => Rejection::UpstreamTimeout,
+        ErrorType::InvalidHTTPHeader | ErrorType::H1Error | ErrorType::H2Error | ErrorType::InvalidH2 => {
+            Rejection::UpstreamProtocol
+        }
+        _ => Rejection::UpstreamUnreachable,
+    }
+}
+
+/// Asking it twice changes nothing at the server. `tools/call` may, and `initialize` opens a session each time.
+fn is_harmless(method: Option<McpMethod>) -> bool {
+    matches!(
+        method,
+        Some(
+            McpMethod::CompletionComplete
+                | McpMethod::Ping
+                | McpMethod::PromptsGet
+                | McpMethod::PromptsList
+                | McpMethod::ResourcesList
+                | McpMethod::ResourcesRead
+                | McpMethod::ResourcesTemplatesList
+                | McpMethod::ServerDiscover
+                | McpMethod::ToolsList
+        )
+    )
+}
+
+fn is_modern_header(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    matches!(name, "mcp-method" | "mcp-name") || name.starts_with("mcp-param-")
+}
+
+/// A claim as a header value: strings as they are, numbers and booleans as JSON, arrays of strings joined by commas.
+/// What cannot stand in a header is left out rather than changed.
+fn header_value(claim: &serde_json::Value) -> Option<HeaderValue> {
+    use serde_json::Value;
+    let text = match claim {
+        Value::String(text) => text.clone(),
+        Value::Number(number) => number.to_string(),
+        Value::Bool(bool) => bool.to_string(),
+        Value::Array(items) => items.iter().map(Value::as_str).collect::<Option<Vec<_>>>()?.join(","),
+        Value::Null | Value::Object(_) => return None,
+    };
+    HeaderValue::from_str(&text).ok()
+}
+
+/// Client headers that travel on in either era: the protocol's own, and W3C trace context.
+const PASSED_ON: [&str; 4] = ["mcp-protocol-version", "traceparent", "tracestate", "baggage"];
+
+const LAST_EVENT_ID: &str = "last-event-id";
+
+const OUR_USER_AGENT: &str = concat!("portcullis/", env!("CARGO_PKG_VERSION"));

@@ -1,0 +1,308 @@
+//! May this request go on, and as what? The whole security decision, top to bottom.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, Method};
+use pingora_proxy::Session as Client;
+
+use crate::audit::EventKind;
+use crate::identity::Caller;
+use crate::identity::bearer::{self, UnverifiedToken};
+use crate::mcp::{self, McpRequest, Message, RequestId, Revision};
+use crate::policy::{Decision, Facts, Permit, Question};
+use crate::registry::Route;
+use crate::routing::Instance;
+use crate::session::{self, Binding, Session};
+use crate::snapshot::Snapshot;
+use crate::telemetry::audit::PendingRecord;
+use crate::time::UnixSeconds;
+
+use super::credentials::{self, Obtained};
+use super::record::Record;
+use super::rejection::Rejection;
+use super::{Shell, body, local, tokens};
+
+/// Everything that was decided about a request that may go on. Made by [`admit`] and nowhere else.
+pub(super) struct Admitted {
+    /// The world it was decided in.
+    pub(super) world: Arc<Snapshot>,
+    /// Where it came in.
+    pub(super) route: Arc<Route>,
+    /// Who asks.
+    pub(super) caller: Arc<Caller>,
+    /// The token they proved it with: the subject of another exchange, should the server refuse the first credential.
+    pub(super) subject_token: UnverifiedToken,
+    /// What they ask.
+    pub(super) ask: Ask,
+    /// Which conversation it belongs to.
+    pub(super) session: Option<Session>,
+    /// Proof that the policy allows it, for each message. Forwarding asks for it.
+    pub(super) permits: Permits,
+    /// Where it goes.
+    pub(super) instance: Arc<Instance>,
+    /// What the server sees in place of the token.
+    pub(super) credential: Option<Obtained>,
+    /// Its audit record: its place in the queue was reserved before anything could be done, and it is written even when
+    /// the request is dropped half-way.
+    pub(super) audit: PendingRecord,
+    /// The client's headers: rules may read them again when the answer is filtered.
+    pub(super) head: HeaderMap,
+    /// The `now` of every rule.
+    pub(super) arrived_at: UnixSeconds,
+}
+
+/// What a request asks of a server.
+pub(super) enum Ask {
+    /// DELETE: end the session.
+    EndSession(Revision),
+    /// POST: one message, or a batch.
+    Messages(McpRequest),
+    /// GET: open the session's stream.
+    OpenStream(Revision),
+}
+
+/// The permits of a request, one for each of its messages. Cannot be made without [`policy::decide`].
+pub(super) struct Permits(Vec<Permit>);
+
+/// Decides about a request. Each line is a stage, each `?` a refusal, each value what the next stage needs.
+///
+/// # Errors
+/// The [`Rejection`] of the first stage that refuses; nothing was sent upstream, and no credential was fetched, before
+/// the policy had permitted every message.
+pub(super) async fn admit(
+    shell: &Shell,
+    world: Arc<Snapshot>,
+    client: &mut Client,
+    record: &mut Record,
+) -> Result<Admitted, Rejection> {
+    let route = route_of(shell, &world, client, record)?;
+    let (caller, subject_token) = authenticate(shell, &route, client, record).await?;
+    let ask = classify(&world, client, record).await?;
+    let session = open_session(shell, &world, &route, &caller, &ask, client, record)?;
+    let permits = decide(shell, &route, &caller, &subject_token, &ask, client, record)?;
+    let instance = pick(&route, session.as_ref(), record)?;
+    let audit = promise_record(shell, &world, record).await?;
+    let credential = obtain(shell, &route, &caller, &subject_token, &permits, record).await?;
+    let (head, arrived_at) = (client.req_header().headers.clone(), shell.clock.now());
+    Ok(Admitted {
+        world,
+        route,
+        caller,
+        subject_token,
+        ask,
+        session,
+        permits,
+        instance,
+        credential,
+        audit,
+        head,
+        arrived_at,
+    })
+}
+
+/// What exists: the route with exactly this path.
+fn route_of(shell: &Shell, world: &Snapshot, client: &Client, record: &mut Record) -> Result<Arc<Route>, Rejection> {
+    let route = world.route(client.req_header().uri.path()).ok_or(Rejection::NoRoute)?;
+    record.routed(route, shell);
+    match client.req_header().method {
+        Method::POST | Method::GET | Method::DELETE => Ok(Arc::clone(route)),
+        _ => Err(Rejection::MethodNotAllowed { allow: "GET, POST, DELETE, OPTIONS" }),
+    }
+}
+
+/// Who is calling: from the bearer token of this very request, whatever session it names.
+async fn authenticate(
+    shell: &Shell,
+    route: &Route,
+    client: &Client,
+    record: &mut Record,
+) -> Result<(Arc<Caller>, UnverifiedToken), Rejection> {
+    let token =
+        bearer::unverified_token(&client.req_header().headers).map_err(|error| tokens::refuse_head(route, error))?;
+    let caller = shell.tokens.verify(shell, route, &token).await?;
+    record.caller = Some(Arc::clone(&caller));
+    Ok((caller, token))
+}
+
+/// What do they ask: the body is read here, after the caller is known, and read only once.
+async fn classify(world: &Snapshot, client: &mut Client, record: &mut Record) -> Result<Ask, Rejection> {
+    local::check_media(client.req_header())?;
+    let limits = &world.config.limits;
+    if client.req_header().method != Method::POST {
+        let revision = mcp::bodyless_revision(&client.req_header().headers).map_err(Rejection::Request)?;
+        record.revision = Some(revision);
+        return match (revision.era(), &client.req_header().method) {
+            (mcp::Era::Modern, _) => Err(Rejection::MethodNotAllowed { allow: "POST, OPTIONS" }),
+            (mcp::Era::Legacy, &Method::GET) => Ok(Ask::OpenStream(revision)),
+            (mcp::Era::Legacy, _) => Ok(Ask::EndSession(revision)),
+        };
+    }
+    let body = body::read_whole(client, limits.body_bytes, limits.request_body_timeout).await?;
+    record.bytes_in = body.len();
+    let bounds = mcp::ClassifyLimits { json_depth: limits.json_depth, batch_messages: limits.batch_messages };
+    let request = mcp::classify(&client.req_header().headers, body, &bounds).map_err(|unclassified| {
+        record.id = unclassified.id;
+        Rejection::Request(unclassified.error)
+    })?;
+    record.understood(&request, &world.ring);
+    Ok(Ask::Messages(request))
+}
+
+/// Which talk: the session a legacy request names, if it is the caller's and its instance still lives.
+fn open_session(
+    shell: &Shell,
+    world: &Snapshot,
+    route: &Route,
+    caller: &Caller,
+    ask: &Ask,
+    client: &Client,
+    record: &mut Record,
+) -> Result<Option<Session>, Rejection> {
+    if !ask.belongs_to_a_session() {
+        return Ok(None);
+    }
+    let mut ids = client.req_header().headers.get_all(SESSION_ID).iter();
+    let id = match (ids.next(), ids.next()) {
+        (Some(id), None) => id.as_bytes(),
+        (None, _) => return Ok(None),
+        (Some(_), Some(_)) => return Err(Rejection::UnknownSession),
+    };
+    let binding = Binding { principal: caller.principal(), route: &route.config.path };
+    let session = session::open(id, binding, &world.ring, shell.clock.now()).map_err(|error| {
+        tracing::debug!(request = %record.request_id, error = error.label(), "The session id does not open.");
+        Rejection::UnknownSession
+    })?;
+    record.session(id, &world.ring);
+    if shell.revoked.contains(id) || *session.server != **route.server.name() {
+        return Err(Rejection::UnknownSession);
+    }
+    Ok(Some(session))
+}
+
+/// May they: every message needs a permit of its own.
+fn decide(
+    shell: &Shell,
+    route: &Route,
+    caller: &Caller,
+    token: &UnverifiedToken,
+    ask: &Ask,
+    client: &Client,
+    record: &mut Record,
+) -> Result<Permits, Rejection> {
+    let Ask::Messages(request) = ask else { return Ok(Permits(Vec::new())) };
+    let host = record.host.clone();
+    let head = client.req_header();
+    let facts = Facts {
+        now: shell.clock.now(),
+        http_method: head.method.as_str(),
+        host: &host,
+        path: head.uri.path(),
+        headers: &head.headers,
+        client_ip: record.client_ip,
+        body_bytes: request.body.len(),
+        revision: request.revision,
+    };
+    let token = token.digest();
+    let permits: Result<Vec<Permit>, Rejection> = request
+        .messages
+        .iter()
+        .map(|message| {
+            let question = Question { caller, server: route.server.name(), message, facts: &facts };
+            match shell.decisions.decide(route, &token, &question) {
+                Decision::Permit(permit) => Ok(permit),
+                Decision::Deny(denial) => {
+                    record.denied(&denial);
+                    let challenge =
+                        denial.challenge.and_then(|scopes| route.challenges.insufficient_scope(&scopes).ok());
+                    Err(challenge.map_or(Rejection::Denied, |challenge| Rejection::InsufficientScope { challenge }))
+                }
+            }
+        })
+        .collect();
+    let permits = permits?;
+    record.permitted(&permits);
+    Ok(Permits(permits))
+}
+
+/// Where: the instance of the session, or any that takes new work.
+fn pick(route: &Route, session: Option<&Session>, record: &mut Record) -> Result<Arc<Instance>, Rejection> {
+    let pool = &route.server.pool;
+    let instance = match session {
+        // A request that belongs to an instance which is gone is never sent to another one.
+        Some(session) => pool
+            .named(&session.instance)
+            .filter(|instance| instance.is_healthy())
+            .cloned()
+            .ok_or(Rejection::UnknownSession)?,
+        None => pool.pick().ok_or(Rejection::NoHealthyInstance)?,
+    };
+    record.instance = Some(Arc::clone(&instance));
+    Ok(instance)
+}
+
+/// The place of the audit record, before anything is done that would have to be recorded.
+async fn promise_record(shell: &Shell, world: &Snapshot, record: &Record) -> Result<PendingRecord, Rejection> {
+    let place = shell.audit.reserve(world.config.audit.on_full);
+    let place = tokio::time::timeout(AUDIT_WAIT_MAX, place).await.map_err(|_elapsed| Rejection::AuditUnavailable)?;
+    Ok(place.map_err(|_unavailable| Rejection::AuditUnavailable)?.promise(record.event(EventKind::McpRequest)))
+}
+
+/// Whose authority: a credential for this very caller. The permits are asked for so that nothing is minted for a refused
+/// request.
+async fn obtain(
+    shell: &Shell,
+    route: &Route,
+    caller: &Caller,
+    subject_token: &UnverifiedToken,
+    _permits: &Permits,
+    record: &mut Record,
+) -> Result<Option<Obtained>, Rejection> {
+    let obtained = credentials::obtain(shell, route, caller, subject_token).await?;
+    if let Some(obtained) = &obtained {
+        record.credential(&obtained.credential);
+    }
+    Ok(obtained)
+}
+
+impl Admitted {
+    /// Every request of the body with its method: what the answer may answer.
+    pub(super) fn asked(&self) -> Vec<(RequestId, mcp::Method)> {
+        let requests = self.ask.messages().iter();
+        requests.filter_map(|message| Some((message.request_id()?.clone(), message.method()?))).collect()
+    }
+}
+
+impl Ask {
+    /// The revision it is spoken in.
+    pub(super) fn revision(&self) -> Revision {
+        match self {
+            Self::EndSession(revision) | Self::OpenStream(revision) => *revision,
+            Self::Messages(request) => request.revision,
+        }
+    }
+
+    /// The messages; none without a body.
+    pub(super) fn messages(&self) -> &[Message] {
+        match self {
+            Self::EndSession(_) | Self::OpenStream(_) => &[],
+            Self::Messages(request) => &request.messages,
+        }
+    }
+
+    /// Whether it opens a session: the answer may bring an id.
+    pub(super) fn opens_a_session(&self) -> bool {
+        self.messages().iter().any(|message| message.method() == Some(mcp::Method::Initialize))
+    }
+
+    /// Whether a session id on it counts: legacy, and not the request that opens a new one.
+    fn belongs_to_a_session(&self) -> bool {
+        self.revision().era() == mcp::Era::Legacy && !self.opens_a_session()
+    }
+}
+
+/// The header that carries a session id (MCP 2025-11-25, "Session Management").
+pub(super) const SESSION_ID: &str = "mcp-session-id";
+
+/// How long a request waits for a place in the audit queue.
+const AUDIT_WAIT_MAX: Duration = Duration::from_secs(10);

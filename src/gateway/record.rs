@@ -1,0 +1,365 @@
+//! What is remembered of a request, and told when it ends?
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use http::HeaderValue;
+use pingora_proxy::Session as Client;
+
+use crate::audit::{self, Event, EventKind, Outcome};
+use crate::config::OnFull;
+use crate::credential::Credential;
+use crate::identity::Caller;
+use crate::mcp::{McpRequest, Message, Method, RequestId, Revision, Target};
+use crate::policy::{Denial, Effect, Permit};
+use crate::registry::Route;
+use crate::routing::Instance;
+use crate::session::Ring;
+use crate::snapshot::Snapshot;
+use crate::telemetry::metrics::MethodLabel;
+
+use super::local::{self, AllowedOrigin};
+use super::meters::RouteMeters;
+use super::rejection::Rejection;
+use super::{Exchange, Shell, Stage};
+
+/// The facts of one request, noted as they become known. From them its audit record and its metrics are made, once.
+pub(super) struct Record {
+    /// Names the request in answers, logs and the audit record.
+    pub(super) request_id: Box<str>,
+    /// The first request's id, for the answer to a refusal.
+    pub(super) id: Option<RequestId>,
+    pub(super) route: Option<Arc<Route>>,
+    meters: Option<Arc<RouteMeters>>,
+    pub(super) caller: Option<Arc<Caller>>,
+    pub(super) instance: Option<Arc<Instance>>,
+    pub(super) revision: Option<Revision>,
+    pub(super) origin: Option<AllowedOrigin>,
+    /// Lower case, with its port.
+    pub(super) host: Box<str>,
+    /// `http` or `https`, as the client connected.
+    pub(super) scheme: &'static str,
+    pub(super) client_ip: Option<IpAddr>,
+    /// Bytes of the request body.
+    pub(super) bytes_in: usize,
+    started: Instant,
+    generation: u64,
+    trace_id: Option<Box<str>>,
+    http_method: HttpMethod,
+    mcp: Option<audit::Mcp>,
+    /// The method of the only message.
+    method: Option<Method>,
+    arguments: Option<audit::Arguments>,
+    session: Option<audit::Digest>,
+    decision: Option<audit::Decision>,
+    credential: Option<audit::Credential>,
+    /// How it ended, when somebody has said so.
+    outcome: Option<Outcome>,
+    /// The reason of the refusal or failure.
+    reason: Option<&'static str>,
+    detail: Option<&'static str>,
+    is_local: bool,
+    upstream_started: Option<Instant>,
+    upstream_took: Option<Duration>,
+    /// Tells that a stream is open when it has been for a while.
+    opened: Option<tokio::task::AbortHandle>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum HttpMethod {
+    Delete,
+    Get,
+    Other,
+    Post,
+}
+
+impl Record {
+    /// The record of a request of which nothing is known yet.
+    pub(super) fn start(shell: &Shell) -> Self {
+        Self {
+            request_id: shell.request_ids.next(),
+            id: None,
+            route: None,
+            meters: None,
+            caller: None,
+            instance: None,
+            revision: None,
+            origin: None,
+            host: Box::default(),
+            scheme: "http",
+            client_ip: None,
+            bytes_in: 0,
+            started: Instant::now(),
+            generation: 0,
+            trace_id: None,
+            http_method: HttpMethod::Other,
+            mcp: None,
+            method: None,
+            arguments: None,
+            session: None,
+            decision: None,
+            credential: None,
+            outcome: None,
+            reason: None,
+            detail: None,
+            is_local: false,
+            upstream_started: None,
+            upstream_took: None,
+            opened: None,
+        }
+    }
+
+    /// Notes who has connected, and what the head says of host and trace.
+    pub(super) fn arrived(&mut self, world: &Snapshot, client: &Client) {
+        let head = client.req_header();
+        self.started = Instant::now();
+        self.generation = world.generation;
+        self.host = local::host_of(head).unwrap_or_default().into();
+        let downstream = client.as_downstream();
+        if downstream.digest().is_some_and(|digest| digest.ssl_digest.is_some()) {
+            self.scheme = "https";
+        }
+        let peer = downstream.client_addr().and_then(|address| address.as_inet()).copied();
+        self.client_ip = local::client_ip(&world.config, head, peer);
+        self.trace_id = head.headers.get("traceparent").and_then(|value| trace_id(value.to_str().ok()?));
+        self.http_method = match head.method {
+            http::Method::DELETE => HttpMethod::Delete,
+            http::Method::GET => HttpMethod::Get,
+            http::Method::POST => HttpMethod::Post,
+            _ => HttpMethod::Other,
+        };
+    }
+
+    /// Notes the route.
+    pub(super) fn routed(&mut self, route: &Arc<Route>, shell: &Shell) {
+        self.meters = Some(shell.meters.of(route));
+        self.route = Some(Arc::clone(route));
+    }
+
+    /// Notes that the answer was the gateway's own: metadata or a preflight.
+    pub(super) fn answered_locally(&mut self) {
+        self.is_local = true;
+        self.outcome = Some(Outcome::Ok);
+    }
+
+    /// Notes what the body asks.
+    pub(super) fn understood(&mut self, request: &McpRequest, ring: &Ring) {
+        self.revision = Some(request.revision);
+        self.id = request.messages.iter().find_map(Message::request_id).cloned();
+        let mut messages = request.messages.iter().map(|message| describe(message, ring));
+        let mut mcp = audit::Mcp { revision: Some(request.revision), id: self.id.clone(), ..audit::Mcp::default() };
+        if request.batch {
+            mcp.batch = messages.collect();
+        } else if let Some(message) = messages.next() {
+            self.method = request.messages.first().and_then(Message::method);
+            (mcp.method, mcp.name) = (message.method, message.name);
+            self.arguments = message.arguments;
+        }
+        self.mcp = Some(mcp);
+    }
+
+    /// Notes the session the request named.
+    pub(super) fn session(&mut self, id: &[u8], ring: &Ring) {
+        self.session = Some(audit::Digest::of_session(ring.digest_key(), id));
+    }
+
+    /// Notes that the policy refused.
+    pub(super) fn denied(&mut self, denial: &Denial) {
+        self.decision =
+            Some(audit::Decision { effect: Effect::Deny, rule: denial.rule.clone(), reason: denial.reason.label() });
+    }
+
+    /// Notes that the policy permitted every message; of several permits the last tells the rule.
+    pub(super) fn permitted(&mut self, permits: &[Permit]) {
+        let rule = permits.iter().rev().find_map(|permit| permit.rule().cloned());
+        self.decision = Some(audit::Decision { effect: Effect::Allow, rule, reason: "permitted" });
+    }
+
+    /// Notes what the server will see in place of the token.
+    pub(super) fn credential(&mut self, credential: &Credential) {
+        self.credential = Some(credential.into());
+    }
+
+    /// Notes that the gateway refused the request.
+    pub(super) fn refused(&mut self, rejection: &Rejection) {
+        self.reason = Some(rejection.reason());
+        self.detail = rejection.detail();
+        self.outcome = Some(match rejection {
+            Rejection::ClientGone => Outcome::Aborted,
+            rejection if rejection.status().is_server_error() => Outcome::Failed,
+            _ => Outcome::Refused,
+        });
+    }
+
+    /// Notes that the request is on its way upstream.
+    pub(super) fn sent_upstream(&mut self) {
+        self.upstream_started.get_or_insert_with(Instant::now);
+    }
+
+    /// Notes that the head of an answer has come.
+    pub(super) fn answered(&mut self) {
+        if let Some(started) = self.upstream_started {
+            self.upstream_took = Some(started.elapsed());
+        }
+        self.outcome.get_or_insert(Outcome::Ok);
+    }
+
+    /// The request id as a header value.
+    pub(super) fn request_id_value(&self) -> HeaderValue {
+        // Hex digits and a dash.
+        HeaderValue::from_str(&self.request_id).unwrap_or_else(|_infallible| HeaderValue::from_static(""))
+    }
+
+    /// The time that passed since the request went upstream.
+    fn upstream_total(&self) -> Duration {
+        self.upstream_started.map_or(Duration::ZERO, |started| started.elapsed())
+    }
+
+    /// Has `mcp.opened` written if the stream is still open after `after`.
+    pub(super) fn tell_when_open(&mut self, shell: &Shell, after: Duration) {
+        let (event, audit) = (self.event(EventKind::McpOpened), shell.audit.clone());
+        let task = tokio::spawn(async move {
+            tokio::time::sleep(after).await;
+            // A place is waited for: the stream stays open meanwhile, and its end is a record of its own.
+            if let Ok(place) = audit.reserve(OnFull::Wait).await {
+                place.record(event);
+            }
+        });
+        self.opened = Some(task.abort_handle());
+    }
+
+    /// What metrics call the request.
+    fn method_label(&self) -> MethodLabel {
+        match self.http_method {
+            HttpMethod::Delete => MethodLabel::Delete,
+            HttpMethod::Get => MethodLabel::Get,
+            HttpMethod::Other => MethodLabel::Other,
+            HttpMethod::Post => match (&self.mcp, self.method) {
+                (None, _) => MethodLabel::Other,
+                (Some(mcp), _) if !mcp.batch.is_empty() => MethodLabel::Batch,
+                (Some(_), Some(method)) => MethodLabel::Mcp(method),
+                (Some(_), None) => MethodLabel::Response,
+            },
+        }
+    }
+
+    pub(super) fn event(&self, event: EventKind) -> Event {
+        Event {
+            request_id: self.request_id.clone(),
+            trace_id: self.trace_id.clone(),
+            event,
+            client_ip: self.client_ip,
+            route: self.route.as_ref().map(|route| Arc::clone(&route.config.path)),
+            principal: self.caller.as_deref().map(audit::Principal::from),
+            agent: None,
+            server: self.route.as_ref().map(|route| Arc::clone(route.server.name())),
+            instance: self.instance.as_ref().map(|instance| Arc::clone(&instance.id)),
+            session: self.session,
+            mcp: self.mcp.clone(),
+            arguments: self.arguments.clone(),
+            decision: self.decision.clone(),
+            credential: self.credential.clone(),
+            status: None,
+            outcome: self.outcome.unwrap_or_default(),
+            reason: self.reason,
+            detail: self.detail,
+            duration: self.started.elapsed(),
+            upstream: self.upstream_took,
+            bytes_in: self.bytes_in as u64,
+            bytes_out: 0,
+            config_generation: self.generation,
+        }
+    }
+}
+
+/// Ends a request: exactly one audit event, and its metrics, on every outcome.
+pub(super) async fn finish(shell: &Shell, client: &mut Client, exchange: &mut Exchange) {
+    let Exchange { stage, record } = exchange;
+    if let Some(opened) = record.opened.take() {
+        opened.abort();
+    }
+    let kind = match (record.is_local, record.reason) {
+        (true, _) => EventKind::HttpAnswered,
+        (false, Some("missing_token" | "invalid_token")) => EventKind::AuthRefused,
+        (false, _) => EventKind::McpRequest,
+    };
+    let mut event = record.event(kind);
+    event.status = client.response_written().map(|head| head.status.as_u16());
+    event.bytes_out = client.as_downstream().body_bytes_sent() as u64;
+    tell_metrics(record, &event);
+    match std::mem::replace(stage, Stage::Received) {
+        // Its place was reserved before anything went upstream.
+        Stage::Admitted(forwarded) => {
+            let mut pending = forwarded.admitted.audit;
+            *pending.event_mut() = event;
+            pending.finish();
+        }
+        // A refused request is recorded too. It waits for its place here: its client already has the answer.
+        Stage::Received | Stage::Refused(_) => {
+            if let Ok(place) = shell.audit.reserve(OnFull::Wait).await {
+                place.record(event);
+            }
+        }
+    }
+}
+
+fn tell_metrics(record: &Record, event: &Event) {
+    let Some(meters) = &record.meters else { return };
+    meters.route.finished(record.method_label(), event.outcome, event.duration);
+    meters.route.gateway_took(event.duration.saturating_sub(record.upstream_total()));
+    if let Some(decision) = &record.decision {
+        meters.route.decided(decision.effect, decision.reason);
+    }
+    if record.method == Some(Method::ToolsCall)
+        && let Some(name) = record.mcp.as_ref().and_then(|mcp| mcp.name.as_deref())
+    {
+        meters.server.tool_called(name, event.outcome, event.duration);
+    }
+}
+
+/// Request ids: a random part drawn once per process, and a counter. Unique without a random number per request.
+pub struct RequestIds {
+    process: u32,
+    next: AtomicU64,
+}
+
+impl RequestIds {
+    /// Ids that start with `process`, drawn at random.
+    #[must_use]
+    pub fn new(process: u32) -> Self {
+        Self { process, next: AtomicU64::new(1) }
+    }
+
+    fn next(&self) -> Box<str> {
+        let mut id = String::with_capacity(17);
+        // Writing to a string cannot fail.
+        let _infallible = write!(id, "{:08x}-{:08x}", self.process, self.next.fetch_add(1, Ordering::Relaxed));
+        id.into()
+    }
+}
+
+fn describe(message: &Message, ring: &Ring) -> audit::Message {
+    let name = match &message.target {
+        Target::None => None,
+        Target::Prompt(name) | Target::Resource(name) | Target::Task(name) | Target::Tool(name) => Some(name.clone()),
+    };
+    audit::Message {
+        method: message.method().map(|method| method.as_str().into()),
+        name,
+        id: message.request_id().cloned(),
+        arguments: message.arguments.as_ref().map(|arguments| audit::Arguments {
+            hmac_sha256: audit::Digest::of_arguments(ring.digest_key(), arguments.bytes()),
+        }),
+        decision: None,
+    }
+}
+
+/// The trace id of a `traceparent` (W3C Trace Context §3.2.2): 32 lower-case hex digits, not all zero.
+fn trace_id(traceparent: &str) -> Option<Box<str>> {
+    let id = traceparent.split('-').nth(1)?;
+    let is_hex = id.len() == 32 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    (is_hex && id.bytes().any(|byte| byte != b'0')).then(|| id.into())
+}

@@ -1,0 +1,417 @@
+//! What comes back to the client?
+
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
+use http::{HeaderValue, Method, StatusCode, Version};
+use pingora::http::ResponseHeader;
+use pingora::{Error, ErrorType};
+use pingora_proxy::Session as Client;
+use ring::rand::SecureRandom;
+
+use crate::mcp::list_stream::ListStream;
+use crate::mcp::listing::{Asked, Filtered, ListItem, filter_answer};
+use crate::mcp::sse;
+use crate::policy::{self, Facts, Item};
+use crate::session::{self, Binding, Session};
+use crate::telemetry::metrics::{OpenStream, SessionEvent};
+
+use super::pipeline::{Admitted, Ask, SESSION_ID};
+use super::record::Record;
+use super::rejection::Rejection;
+use super::{Exchange, Forwarded, Gateway, Shell, Stage};
+use super::{credentials, local};
+
+/// How the answer of a server is treated on its way to the client.
+pub(super) enum Answer {
+    /// Its head has not come.
+    Awaited,
+    /// One JSON document, held until it is whole: a server that breaks off gives the client an error, not half of one.
+    Document(Document),
+    /// Nothing is in it that anybody reads.
+    Empty,
+    /// A stream of events, each passed on as soon as it is whole.
+    Events(Box<Events>),
+}
+
+/// A JSON answer on its way.
+#[derive(Default)]
+pub(super) struct Document {
+    chunks: Vec<Bytes>,
+    bytes: usize,
+}
+
+/// An SSE answer on its way.
+pub(super) struct Events {
+    stream: ListStream,
+    /// The hard end of the stream.
+    until: Instant,
+    /// Events that came whole before the fault that ends the stream.
+    last_words: Vec<Bytes>,
+    /// Counts the stream as open.
+    _open: OpenStream,
+}
+
+impl Gateway {
+    /// Judges the head of an answer and puts in its place the one that the client sees.
+    pub(super) fn answer_head(
+        &self,
+        client: &mut Client,
+        head: &mut ResponseHeader,
+        exchange: &mut Exchange,
+    ) -> pingora::Result<()> {
+        if head.status.is_informational() {
+            return Ok(());
+        }
+        let Exchange { stage, record } = exchange;
+        let Stage::Admitted(forwarded) = stage else { return Err(super::not_admitted()) };
+        record.answered();
+        match judge_head(&self.shell, forwarded, head, client, record) {
+            Ok(clean) => {
+                *head = clean;
+                Ok(())
+            }
+            Err(rejection) => {
+                forwarded.failure = (!forwarded.attempt.renew_credential).then_some(rejection);
+                Err(Error::explain(ErrorType::InternalError, "the answer is not passed on"))
+            }
+        }
+    }
+
+    /// Passes on a piece of an answer's body.
+    pub(super) fn answer_body(
+        &self,
+        body: &mut Option<Bytes>,
+        end_of_stream: bool,
+        exchange: &mut Exchange,
+    ) -> pingora::Result<()> {
+        let Exchange { stage, record } = exchange;
+        let Stage::Admitted(forwarded) = stage else { return Err(super::not_admitted()) };
+        let Forwarded { admitted, answer, failure, .. } = &mut **forwarded;
+        let passed = match answer {
+            Answer::Awaited | Answer::Empty => Ok(None),
+            Answer::Document(document) => document.take_in(admitted, record, body.take(), end_of_stream),
+            Answer::Events(events) => events.take_in(admitted, record, body.take(), end_of_stream),
+        };
+        match passed {
+            Ok(passed) => {
+                *body = passed;
+                Ok(())
+            }
+            Err(rejection) => {
+                *failure = Some(rejection);
+                Err(Error::explain(ErrorType::InternalError, "the answer is not passed on"))
+            }
+        }
+    }
+}
+
+/// Judges the head of an answer and says how its body is treated.
+fn judge_head(
+    shell: &Shell,
+    forwarded: &mut Forwarded,
+    head: &ResponseHeader,
+    client: &mut Client,
+    record: &mut Record,
+) -> Result<ResponseHeader, Rejection> {
+    let Forwarded { admitted, answer, attempt, .. } = forwarded;
+    if head.status == StatusCode::UNAUTHORIZED {
+        let is_renewable = credentials::refused_by_server(shell, admitted) && !attempt.renewed;
+        attempt.renew_credential = is_renewable;
+        return Err(Rejection::UpstreamCredential);
+    }
+    if head.status == StatusCode::NOT_FOUND && admitted.session.is_some() {
+        end_session(shell, admitted, SessionEvent::Lost);
+        return Err(Rejection::UnknownSession);
+    }
+    if head.headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+        return Err(Rejection::UpstreamProtocol);
+    }
+    let kind = Kind::of(head, admitted)?;
+    if matches!(admitted.ask, Ask::EndSession(_)) && head.status.is_success() {
+        end_session(shell, admitted, SessionEvent::Closed);
+    }
+    let session_id = match head.headers.get(SESSION_ID) {
+        Some(upstream_id) if head.status.is_success() && admitted.ask.opens_a_session() => {
+            Some(seal(shell, admitted, upstream_id)?)
+        }
+        _ => None,
+    };
+    *answer = match kind {
+        Kind::Document => Answer::Document(Document::default()),
+        Kind::Empty => Answer::Empty,
+        Kind::Events => {
+            record.tell_when_open(shell, admitted.world.config.audit.open_after);
+            Answer::Events(Box::new(Events::new(shell, admitted)))
+        }
+    };
+    if shell.is_draining() {
+        client.set_keepalive(None);
+    }
+    let is_h1 = client.req_header().version != Version::HTTP_2;
+    clean_head(head, kind, session_id, record, is_h1).map_err(|_no_memory| Rejection::UpstreamProtocol)
+}
+
+/// The head that the client sees. It starts empty: of the server's headers only the protocol version comes through, so
+/// cookies, challenges, locations and the server's name cannot.
+fn clean_head(
+    from: &ResponseHeader,
+    kind: Kind,
+    session_id: Option<HeaderValue>,
+    record: &Record,
+    is_h1: bool,
+) -> pingora::Result<ResponseHeader> {
+    let mut head = ResponseHeader::build(from.status, Some(12))?;
+    match kind {
+        Kind::Document => {
+            head.insert_header(CONTENT_TYPE, "application/json")?;
+            head.insert_header(CACHE_CONTROL, "no-store")?;
+            stream_body(&mut head, is_h1)?;
+        }
+        Kind::Empty => head.insert_header(CONTENT_LENGTH, "0")?,
+        Kind::Events => {
+            head.insert_header(CONTENT_TYPE, "text/event-stream")?;
+            head.insert_header(CACHE_CONTROL, "no-cache, no-transform")?;
+            // Tells a proxy in front of us (nginx) to pass each event on at once.
+            head.insert_header("x-accel-buffering", "no")?;
+            stream_body(&mut head, is_h1)?;
+        }
+    }
+    if let Some(version) = from.headers.get("mcp-protocol-version") {
+        head.insert_header("mcp-protocol-version", version.clone())?;
+    }
+    if let Some(id) = session_id {
+        head.insert_header(SESSION_ID, id)?;
+    }
+    head.insert_header("x-request-id", record.request_id_value())?;
+    local::add_cors(&mut head, record.origin.as_ref())?;
+    Ok(head)
+}
+
+/// What kind of answer a head announces.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Document,
+    Empty,
+    Events,
+}
+
+impl Kind {
+    /// Refuses what no MCP server may answer: other media types, redirects, server errors, and bodies where none belongs.
+    fn of(head: &ResponseHeader, admitted: &Admitted) -> Result<Self, Rejection> {
+        let media = head.headers.get(CONTENT_TYPE).map(|value| value.as_bytes());
+        let media = media.and_then(|value| value.split(|byte| *byte == b';').next()).unwrap_or_default().trim_ascii();
+        let is_json = media.eq_ignore_ascii_case(b"application/json");
+        let is_events = media.eq_ignore_ascii_case(b"text/event-stream");
+        let has_no_body = head.headers.get(CONTENT_LENGTH).is_some_and(|length| length == "0");
+        let expects_answer = admitted.ask.messages().iter().any(|message| message.request_id().is_some());
+        match head.status.as_u16() {
+            200 if is_events && !matches!(admitted.ask, Ask::EndSession(_)) => Ok(Self::Events),
+            200 if expects_answer && is_json && !has_no_body => Ok(Self::Document),
+            200..=299 if !expects_answer && !matches!(admitted.ask, Ask::OpenStream(_)) => Ok(Self::Empty),
+            400..=499 if is_json && !has_no_body => Ok(Self::Document),
+            status @ 400..=499 => {
+                Err(Rejection::UpstreamRefused(StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY)))
+            }
+            _ => Err(Rejection::UpstreamProtocol),
+        }
+    }
+}
+
+impl Document {
+    /// Takes a piece in; the whole answer comes out with the last one, filtered.
+    fn take_in(
+        &mut self,
+        admitted: &Admitted,
+        record: &Record,
+        piece: Option<Bytes>,
+        end_of_stream: bool,
+    ) -> Result<Option<Bytes>, Rejection> {
+        if let Some(piece) = piece {
+            self.bytes += piece.len();
+            if self.bytes > admitted.world.config.limits.list_bytes {
+                return Err(Rejection::UpstreamProtocol);
+            }
+            self.chunks.push(piece);
+        }
+        if !end_of_stream {
+            return Ok(None);
+        }
+        let whole = self.join();
+        let era = admitted.ask.revision().era();
+        let asked = admitted.asked();
+        let filtered = with_filter(admitted, record, |keep| filter_answer(Asked::These(&asked), era, &whole, keep));
+        match filtered {
+            Ok(Filtered::Changed(changed)) => Ok(Some(changed.into())),
+            Ok(Filtered::Unchanged) => Ok(Some(whole)),
+            Err(_unreadable) => Err(Rejection::UpstreamProtocol),
+        }
+    }
+
+    fn join(&mut self) -> Bytes {
+        let mut chunks = std::mem::take(&mut self.chunks);
+        if chunks.len() == 1 {
+            return chunks.pop().unwrap_or_default();
+        }
+        let mut whole = BytesMut::with_capacity(self.bytes);
+        chunks.iter().for_each(|chunk| whole.extend_from_slice(chunk));
+        whole.freeze()
+    }
+}
+
+impl Events {
+    fn new(shell: &Shell, admitted: &Admitted) -> Self {
+        let event_bytes_max = admitted.world.config.limits.sse_event_bytes;
+        let stream = match admitted.ask {
+            Ask::Messages(_) => ListStream::answering(admitted.asked(), admitted.ask.revision().era(), event_bytes_max),
+            Ask::EndSession(_) | Ask::OpenStream(_) => ListStream::replaying(event_bytes_max),
+        };
+        let until = Instant::now() + admitted.route.server.config.timeouts.total;
+        Self { stream, until, last_words: Vec::new(), _open: shell.metrics.stream_opened() }
+    }
+
+    /// Takes a piece in; the events that are whole with it come out.
+    fn take_in(
+        &mut self,
+        admitted: &Admitted,
+        record: &Record,
+        piece: Option<Bytes>,
+        end_of_stream: bool,
+    ) -> Result<Option<Bytes>, Rejection> {
+        if Instant::now() > self.until {
+            return Err(Rejection::UpstreamTimeout);
+        }
+        let mut out = Vec::new();
+        let stream = &mut self.stream;
+        let passed = with_filter(admitted, record, |keep| {
+            stream.push(piece.unwrap_or_default(), keep, &mut out)?;
+            if end_of_stream { stream.finish(keep, &mut out) } else { Ok(()) }
+        });
+        if let Err(error) = passed {
+            tracing::debug!(request = %record.request_id, error = error.label(), "The stream cannot be passed on.");
+            self.last_words = out;
+            return Err(Rejection::UpstreamProtocol);
+        }
+        Ok(Some(sse::join(out)).filter(|out| !out.is_empty()))
+    }
+}
+
+/// Calls `filter` with the question whether the caller may see a list item.
+fn with_filter<T>(
+    admitted: &Admitted,
+    record: &Record,
+    filter: impl FnOnce(&mut dyn FnMut(ListItem<'_>) -> bool) -> T,
+) -> T {
+    let route = &admitted.route;
+    let facts = Facts {
+        now: admitted.arrived_at,
+        http_method: "POST",
+        host: &record.host,
+        path: &route.config.path,
+        headers: &admitted.head,
+        client_ip: record.client_ip,
+        body_bytes: record.bytes_in,
+        revision: admitted.ask.revision(),
+    };
+    let mut keep = |item: ListItem<'_>| {
+        let item = match item {
+            ListItem::Prompt { name } => Item::Prompt(name),
+            ListItem::Resource { uri } => Item::Resource(uri),
+            ListItem::ResourceTemplate { uri_template } => Item::ResourceTemplate(uri_template),
+            ListItem::Tool { name, .. } => Item::Tool(name),
+        };
+        policy::is_visible(&route.policy, &admitted.caller, route.server.name(), item, &facts)
+    };
+    filter(&mut keep)
+}
+
+/// Seals the id that a server gave to a session it opened.
+fn seal(shell: &Shell, admitted: &Admitted, upstream_id: &HeaderValue) -> Result<HeaderValue, Rejection> {
+    let upstream_id = upstream_id.to_str().map_err(|_not_ascii| Rejection::UpstreamProtocol)?;
+    let now = shell.clock.now();
+    let session = Session {
+        server: (**admitted.route.server.name()).into(),
+        instance: (*admitted.instance.id).into(),
+        upstream_id: upstream_id.into(),
+        issued_at: now,
+        expires_at: now.plus(admitted.world.config.session.ttl),
+    };
+    let binding = Binding { principal: admitted.caller.principal(), route: &admitted.route.config.path };
+    let mut nonce = [0; 12];
+    shell.random.fill(&mut nonce).map_err(|_no_random_numbers| Rejection::UpstreamProtocol)?;
+    let id =
+        session::seal(&session, binding, nonce, &admitted.world.ring).map_err(|_unfit| Rejection::UpstreamProtocol)?;
+    shell.metrics.session(SessionEvent::Opened);
+    HeaderValue::from_str(&id).map_err(|_base64url| Rejection::UpstreamProtocol)
+}
+
+/// Ends the session of the request: its id opens no more.
+fn end_session(shell: &Shell, admitted: &Admitted, event: SessionEvent) {
+    if let (Some(session), Some(id)) = (&admitted.session, admitted.head.get(SESSION_ID)) {
+        shell.revoked.insert(id.as_bytes(), session.expires_at, shell.clock.now());
+        shell.metrics.session(event);
+    }
+}
+
+/// Writes a whole answer of the gateway's own.
+pub(super) async fn write(client: &mut Client, answer: http::Response<Bytes>, record: &Record) -> pingora::Result<()> {
+    let (parts, body) = answer.into_parts();
+    let mut head = ResponseHeader::build(parts.status, Some(parts.headers.len() + 6))?;
+    for (name, value) in &parts.headers {
+        head.append_header(name.clone(), value.clone())?;
+    }
+    head.insert_header("x-request-id", record.request_id_value())?;
+    if !head.headers.contains_key(CONTENT_LENGTH) && parts.status != StatusCode::NO_CONTENT {
+        head.insert_header(CONTENT_LENGTH, body.len())?;
+    }
+    local::add_cors(&mut head, record.origin.as_ref())?;
+    let has_body = !body.is_empty() && client.req_header().method != Method::HEAD;
+    client.write_response_header(Box::new(head), !has_body).await?;
+    if has_body {
+        client.write_response_body(Some(body), true).await?;
+    }
+    Ok(())
+}
+
+/// Tells the client that its request failed: with a whole answer when none has begun, else inside the one that has, so
+/// that an agent reads an error instead of waiting for ever.
+pub(super) async fn report_failure(client: &mut Client, rejection: &Rejection, exchange: &Exchange) {
+    if matches!(rejection, Rejection::ClientGone) {
+        return;
+    }
+    let record = &exchange.record;
+    client.set_keepalive(None);
+    let told = if client.response_written().is_none() {
+        write(client, rejection.render(record.id.as_ref(), &record.request_id), record).await
+    } else {
+        let last_words = match &exchange.stage {
+            Stage::Admitted(forwarded) => last_words(&forwarded.answer, rejection, record),
+            Stage::Received | Stage::Refused(_) => None,
+        };
+        client.write_response_body(last_words, true).await
+    };
+    if let Err(error) = told {
+        tracing::debug!(request = %record.request_id, %error, "The client was gone before it could be told.");
+    }
+}
+
+/// What ends an answer that has begun: an error for every request that still waits.
+fn last_words(answer: &Answer, rejection: &Rejection, record: &Record) -> Option<Bytes> {
+    match answer {
+        Answer::Awaited | Answer::Empty => None,
+        Answer::Document(_) => Some(rejection.body(record.id.as_ref(), &record.request_id)),
+        Answer::Events(events) => {
+            let mut out = events.last_words.concat();
+            for id in events.stream.unanswered() {
+                out.extend(sse::message_event(&rejection.body(Some(id), &record.request_id)));
+            }
+            Some(out.into()).filter(|out: &Bytes| !out.is_empty())
+        }
+    }
+}
+
+/// The length of an answer that may be changed is not known when its head goes out.
+fn stream_body(head: &mut ResponseHeader, is_h1: bool) -> pingora::Result<()> {
+    if is_h1 { head.insert_header(TRANSFER_ENCODING, "chunked") } else { Ok(()) }
+}

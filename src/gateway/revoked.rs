@@ -1,0 +1,70 @@
+//! Which session ids has their caller ended before they expired?
+
+use dashmap::DashMap;
+use ring::digest::{SHA256, digest};
+
+use crate::time::UnixSeconds;
+
+/// Ended session ids, until they would have expired by themselves. It is a courtesy, not the truth: the server forgets
+/// the session too, so an id that is dropped here early still ends in a 404.
+#[derive(Debug)]
+pub(crate) struct Revoked {
+    until: DashMap<[u8; 32], UnixSeconds>,
+    entries_max: usize,
+}
+
+impl Revoked {
+    /// Remembers at most `entries_max` ids.
+    pub(crate) fn new(entries_max: usize) -> Self {
+        Self { until: DashMap::new(), entries_max }
+    }
+
+    /// Whether this id was ended.
+    pub(crate) fn contains(&self, id: &[u8]) -> bool {
+        !self.until.is_empty() && self.until.contains_key(&fingerprint(id))
+    }
+
+    /// Ends an id that would expire at `expires_at`. When full, the expired go first, then any.
+    pub(crate) fn insert(&self, id: &[u8], expires_at: UnixSeconds, now: UnixSeconds) {
+        if self.until.len() >= self.entries_max {
+            self.until.retain(|_id, until| *until > now);
+        }
+        if self.until.len() >= self.entries_max {
+            let any = self.until.iter().next().map(|entry| *entry.key());
+            if let Some(any) = any {
+                self.until.remove(&any);
+            }
+        }
+        self.until.insert(fingerprint(id), expires_at);
+    }
+}
+
+/// Ids differ in length; a digest does not, and a dump of the table opens no session.
+fn fingerprint(id: &[u8]) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(digest(&SHA256, id).as_ref());
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ended_id_stays_ended_and_others_do_not() {
+        let revoked = Revoked::new(8);
+        revoked.insert(b"v1.a", UnixSeconds(100), UnixSeconds(1));
+        assert!(revoked.contains(b"v1.a"));
+        assert!(!revoked.contains(b"v1.b"));
+    }
+
+    #[test]
+    fn it_never_holds_more_than_its_bound() {
+        let revoked = Revoked::new(8);
+        for number in 0..100_u64 {
+            revoked.insert(&number.to_be_bytes(), UnixSeconds(number + 10), UnixSeconds(number));
+        }
+        assert!(revoked.until.len() <= 8);
+        assert!(revoked.contains(&99_u64.to_be_bytes()));
+    }
+}
