@@ -40,8 +40,6 @@ pub enum Command {
     /// Shows the gateway at work on this machine: issuer, tool servers, gateway, all on loopback.
     #[cfg(feature = "demo")]
     Demo(Demo),
-    /// Swaps the running binary and configuration without a lost request.
-    Upgrade(Upgrade),
     /// Prints a session key: 32 random bytes in base64.
     Keygen,
 }
@@ -86,18 +84,34 @@ pub struct Demo {
     pub once: bool,
 }
 
-/// `portcullis upgrade`
-#[derive(Args, Clone, Debug)]
-pub struct Upgrade {
-    /// The configuration file of the process to come.
-    #[arg(long, short, value_name = "FILE")]
-    pub config: PathBuf,
-}
-
 /// Reads the command line of this process; help, version and usage errors (2) end it here.
 #[must_use]
 pub fn parse() -> Cli {
     Cli::parse()
+}
+
+impl Run {
+    /// Starts the same command again in the background and writes the process id to `pid_file`.
+    ///
+    /// A process of its own, not a fork of this one: no thread, lock or socket of ours is carried over, so there is no
+    /// moment at which half of the gateway exists. Its log goes where ours goes.
+    ///
+    /// # Errors
+    /// When the program cannot be started, or the file cannot be written.
+    pub fn daemonize(&self, pid_file: Option<&Path>) -> io::Result<ExitCode> {
+        let mut command = std::process::Command::new(std::env::current_exe()?);
+        command.arg("run").arg("--config").arg(&self.config);
+        if self.upgrade {
+            command.arg("--upgrade");
+        }
+        // A process group of its own: the keys of this terminal do not reach it.
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        let child = command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null()).spawn()?;
+        if let Some(path) = pid_file {
+            std::fs::write(path, format!("{}\n", child.id()))?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
 }
 
 impl Check {
@@ -165,7 +179,6 @@ mod tests {
             "run --config a.yaml --upgrade --daemon",
             "check --config a.yaml",
             "check a.yaml b.yaml --no-secrets",
-            "upgrade --config a.yaml",
             "keygen",
         ] {
             let words = std::iter::once("portcullis").chain(line.split(' '));

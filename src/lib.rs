@@ -85,24 +85,24 @@ pub mod app;
 pub mod cli;
 
 // ── The core: rules only. No clock, randomness, sockets, files, tasks, logs. ──
-pub mod mcp;
-pub mod identity;
-pub mod registry;
-pub mod policy;
-pub mod session;
-pub mod routing;
-pub mod credential;
 pub mod audit;
 pub mod config;
+pub mod credential;
+pub mod identity;
+pub mod mcp;
+pub mod policy;
+pub mod registry;
+pub mod routing;
+pub mod session;
 pub mod snapshot;
 
 // ── The shell: IO. ──
-pub mod net;
-pub mod telemetry;
-pub mod gateway;
 pub mod control;
 #[cfg(feature = "demo")]
 pub mod demo;
+pub mod gateway;
+pub mod net;
+pub mod telemetry;
 
 pub mod secret;
 pub mod time;

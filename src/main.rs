@@ -3,23 +3,65 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use portcullis::cli::{self, Command, EXIT_SOFTWARE};
+use portcullis::cli::{self, Command, EXIT_CONFIG, EXIT_SOFTWARE};
+use portcullis::{app, config, telemetry};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let (mut out, mut err) = (io::stdout().lock(), io::stderr().lock());
-    let done = match cli::parse().command {
-        Command::Check(check) => check.run(&|_| Vec::new(), &mut out, &mut err),
-        Command::Keygen => cli::keygen(&mut out).map(|()| ExitCode::SUCCESS),
-        #[cfg(feature = "demo")]
-        Command::Demo(_) => Err(absent()),
-        Command::Run(_) | Command::Upgrade(_) => Err(absent()),
-    };
-    done.unwrap_or_else(|error| {
-        let _ = writeln!(err, "portcullis: {error}");
-        ExitCode::from(EXIT_SOFTWARE)
-    })
+    let command = cli::parse().command;
+    match run(command) {
+        Ok(code) => code,
+        Err(error) => {
+            let _ = writeln!(io::stderr().lock(), "portcullis: {error:#}");
+            ExitCode::from(EXIT_SOFTWARE)
+        }
+    }
 }
 
-fn absent() -> io::Error {
-    io::Error::other("this command is not part of this build")
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Check(check) => {
+            Ok(check.run(&config::rule_issues, &mut io::stdout().lock(), &mut io::stderr().lock())?)
+        }
+        Command::Keygen => {
+            cli::keygen(&mut io::stdout().lock())?;
+            Ok(ExitCode::SUCCESS)
+        }
+        #[cfg(feature = "demo")]
+        Command::Demo(demo) => demonstrate(&demo),
+        Command::Run(run) => serve(&run),
+    }
+}
+
+fn serve(run: &cli::Run) -> anyhow::Result<ExitCode> {
+    let config = match config::load(&run.config, &config::rule_issues) {
+        Ok(config) => config,
+        Err(report) => {
+            writeln!(io::stderr().lock(), "{report}")?;
+            return Ok(ExitCode::from(EXIT_CONFIG));
+        }
+    };
+    if run.daemon {
+        return Ok(run.daemonize(config.server.pid_file.as_deref())?);
+    }
+    telemetry::log::init()?;
+    app::run(&run.config, config, run.upgrade)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The demonstration runs the real gateway, in this process, on the configuration it has written.
+#[cfg(feature = "demo")]
+fn demonstrate(demo: &cli::Demo) -> anyhow::Result<ExitCode> {
+    use portcullis::demo::{self, Until};
+
+    telemetry::log::init()?;
+    let prepared = demo::prepare(demo.listen)?;
+    let path = prepared.config_path().to_owned();
+    let config = config::load(&path, &config::rule_issues).map_err(|report| anyhow::anyhow!("{report}"))?;
+    let until = if demo.once { Until::SelfCheck } else { Until::Signal };
+    let _thread = demo::spawn(prepared, until, |outcome| std::process::exit(i32::from(!outcome.all_held())))?;
+    app::run(&path, config, false)?;
+    Ok(ExitCode::SUCCESS)
 }

@@ -333,3 +333,14 @@ pub struct RuleIssue {
     /// What is wrong.
     pub message: String,
 }
+
+/// What is wrong with the rules of a route: what compiling them says.
+#[must_use]
+pub fn rule_issues(route: &RouteConfig) -> Vec<RuleIssue> {
+    let problems =
+        crate::policy::Policy::compile(route.default, &route.rules, &route.servers).err().unwrap_or_default();
+    problems
+        .into_iter()
+        .map(|problem| RuleIssue { rule: problem.rule, path: problem.path, message: problem.message })
+        .collect()
+}

@@ -1,0 +1,163 @@
+//! The composition root: builds every long-lived part and registers Pingora's services.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use pingora::apps::HttpServerOptions;
+use pingora::protocols::http::v2::server::default_h2_options;
+use pingora::server::configuration::{Opt, ServerConf};
+use pingora::server::{RunArgs, Server};
+use pingora::services::background::background_service;
+use pingora::services::listening::Service;
+use pingora_proxy::http_proxy_service_with_name;
+use ring::rand::{SecureRandom, SystemRandom};
+
+use crate::audit::{Event, EventKind, Outcome};
+use crate::config::{Config, OnFull};
+use crate::control::admin::{Admin, MetricsPage};
+use crate::control::health::HealthChecks;
+use crate::control::keys::KeyRefresh;
+use crate::control::phases::Phases;
+use crate::control::reload::Reload;
+use crate::control::warmup::Warmup;
+use crate::control::world;
+use crate::gateway::Gateway;
+use crate::net::Outbound;
+use crate::snapshot::Live;
+use crate::telemetry::audit::AuditSink;
+use crate::telemetry::metrics::Metrics;
+use crate::time::Clock;
+
+/// Serves `config`, which was read from `path`, until the process is told to end. With `upgrade`, the listening sockets
+/// are taken over from the running process.
+///
+/// # Errors
+/// When a part cannot be built; nothing serves then.
+pub fn run(path: &Path, config: Config, upgrade: bool) -> anyhow::Result<()> {
+    let clock = Clock;
+    let metrics = Arc::new(Metrics::new(prometheus::Registry::new()).context("metrics")?);
+    let outbound = Outbound::new().context("outbound client")?;
+    if !outbound.has_system_roots() {
+        tracing::warn!(
+            "This system trusts no certificate authority: calls over https will fail (install ca-certificates)."
+        );
+    }
+    let audit = AuditSink::start(&config.audit, gateway_id()?.into(), &metrics).context("audit log")?;
+    let live = Arc::new(Live::new(world::build(config, None, &outbound, &metrics)?));
+    metrics.config_in_force(live.peek().generation);
+    let draining = Arc::new(AtomicBool::new(false));
+    let config = Arc::clone(&live.peek().config);
+
+    let options = Opt { upgrade, ..Opt::default() };
+    let mut server = Server::new_with_opt_and_conf(options, server_conf(&config));
+    let phases = server.watch_execution_phase();
+
+    // Keys are fetched and instances probed before the listening sockets are opened or taken over, so that a successor
+    // that cannot work yet does not replace a process that does.
+    let warmup = Warmup { live: Arc::clone(&live), metrics: Arc::clone(&metrics), clock, within: WARMUP_MAX };
+    let warmup = server.add_service(background_service("warm-up", warmup));
+    let bootstrap = server.bootstrap_as_a_service();
+    bootstrap.add_dependency(&warmup);
+
+    let gateway =
+        Gateway::new(Arc::clone(&live), Arc::clone(&metrics), audit.clone(), outbound.clone(), Arc::clone(&draining));
+    let gateway = gateway.map_err(|_unspecified| anyhow!("the system has no random numbers"))?;
+    let mut proxy = http_proxy_service_with_name(&server.configuration, gateway, "gateway");
+    if let Some(app) = proxy.app_logic_mut() {
+        app.server_options = Some(http_options());
+        let mut h2 = default_h2_options();
+        h2.initial_window_size(H2_WINDOW_BYTES);
+        app.h2_options = Some(h2);
+    }
+    for listen in &config.listen {
+        proxy.add_tcp(&listen.address.to_string());
+    }
+    server.add_service(proxy).add_dependency(&bootstrap);
+
+    if let Some(address) = config.admin {
+        let page = Admin { address, live: Arc::clone(&live), draining: Arc::clone(&draining) };
+        let mut service = Service::new("admin".to_owned(), page);
+        service.add_tcp(&address.to_string());
+        server.add_service(service).add_dependency(&bootstrap);
+    }
+    if let Some(address) = config.metrics {
+        let page = MetricsPage { address, metrics: Arc::clone(&metrics) };
+        let mut service = Service::new("metrics".to_owned(), page);
+        service.add_tcp(&address.to_string());
+        server.add_service(service).add_dependency(&bootstrap);
+    }
+    server.add_service(background_service("health", HealthChecks::new(Arc::clone(&live)))).add_dependency(&warmup);
+    let keys = KeyRefresh { live: Arc::clone(&live), metrics: Arc::clone(&metrics), clock };
+    server.add_service(background_service("keys", keys)).add_dependency(&warmup);
+    server.add_service(background_service("phases", Phases::new(phases, draining)));
+    let reload = Reload { path: path.to_owned(), live: Arc::clone(&live), audit: audit.clone(), metrics, outbound };
+    server.add_service(background_service("reload", reload));
+
+    record(&audit, EventKind::GatewayStarted, &live);
+    server.run(RunArgs::default());
+    record(&audit, EventKind::GatewayStopped, &live);
+    audit.close(AUDIT_CLOSE_MAX).context("audit log")
+}
+
+/// Names this process in its audit records: no two processes share one, so that `seq` counts without gaps in each.
+fn gateway_id() -> anyhow::Result<String> {
+    let mut bytes = [0_u8; 4];
+    SystemRandom::new().fill(&mut bytes).map_err(|_unspecified| anyhow!("the system has no random numbers"))?;
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = if host.trim().is_empty() { "portcullis" } else { host.trim() };
+    Ok(format!("{host}-{:08x}", u32::from_be_bytes(bytes)))
+}
+
+fn server_conf(config: &Config) -> ServerConf {
+    let settings = &config.server;
+    let mut conf = ServerConf {
+        threads: settings.threads,
+        work_stealing: settings.work_stealing,
+        grace_period_seconds: Some(settings.grace_period_seconds),
+        graceful_shutdown_timeout_seconds: Some(settings.graceful_shutdown_timeout_seconds),
+        max_retries: TRIES_MAX,
+        ..ServerConf::default()
+    };
+    if let Some(path) = &settings.upgrade_sock {
+        conf.upgrade_sock = path.display().to_string();
+    }
+    if let Some(path) = &settings.pid_file {
+        conf.pid_file = path.display().to_string();
+    }
+    conf
+}
+
+fn http_options() -> HttpServerOptions {
+    let mut options = HttpServerOptions::default();
+    options.h2c = true;
+    options.h2_idle_timeout = Some(H2_IDLE_MAX);
+    options
+}
+
+fn record(audit: &AuditSink, event: EventKind, live: &Live) {
+    let generation = live.peek().generation;
+    let event = Event { event, outcome: Outcome::Ok, config_generation: generation, ..Event::default() };
+    // At start the queue is empty; at the end nobody else asks for a place.
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().build() else { return };
+    if let Ok(place) = runtime.block_on(audit.reserve(OnFull::Refuse)) {
+        place.record(event);
+    }
+}
+
+/// How long keys and instances are waited for before the gateway opens.
+const WARMUP_MAX: Duration = Duration::from_secs(6);
+
+/// How long the audit log may take to write its last records.
+const AUDIT_CLOSE_MAX: Duration = Duration::from_secs(10);
+
+/// Attempts at one request, the first included.
+const TRIES_MAX: usize = 3;
+
+/// What a client may send on one HTTP/2 stream before it has to wait for us.
+const H2_WINDOW_BYTES: u32 = 1024 * 1024;
+
+/// An HTTP/2 connection without a stream is closed after this long.
+const H2_IDLE_MAX: Duration = Duration::from_secs(60);

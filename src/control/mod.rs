@@ -1,0 +1,10 @@
+//! CONTROL PLANE: what happens beside requests. Building snapshots, reload, key refresh, health checks, the admin and
+//! metrics endpoints. It never runs in the path of a request and meets the data plane only in [`crate::snapshot::Live`].
+
+pub mod admin;
+pub mod health;
+pub mod keys;
+pub mod phases;
+pub mod reload;
+pub mod warmup;
+pub mod world;

@@ -1,0 +1,89 @@
+//! When does a new configuration take effect?
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use pingora::server::ShutdownWatch;
+use pingora::services::background::BackgroundService;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{error, info};
+
+use crate::audit::{Event, EventKind, Outcome};
+use crate::config::{self, OnFull};
+use crate::net::Outbound;
+use crate::snapshot::Live;
+use crate::telemetry::audit::AuditSink;
+use crate::telemetry::metrics::{Metrics, ReloadOutcome};
+
+use super::world;
+
+/// On SIGHUP: reopens the audit file (log rotation), and reads the configuration again. A configuration with a problem
+/// replaces nothing.
+pub struct Reload {
+    /// The file.
+    pub path: PathBuf,
+    /// Where the new snapshot goes.
+    pub live: Arc<Live>,
+    /// Whose file is reopened, and where the reload is recorded.
+    pub audit: AuditSink,
+    /// Where the reload is counted.
+    pub metrics: Arc<Metrics>,
+    /// What new issuers' keys are fetched with.
+    pub outbound: Outbound,
+}
+
+#[async_trait]
+impl BackgroundService for Reload {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        let Ok(mut hangups) = signal(SignalKind::hangup()) else {
+            error!("SIGHUP cannot be listened for: neither reload nor log rotation will work.");
+            return;
+        };
+        loop {
+            tokio::select! {
+                _ = shutdown.changed() => return,
+                hangup = hangups.recv() => if hangup.is_none() { return },
+            }
+            self.audit.reopen();
+            self.reload().await;
+        }
+    }
+}
+
+impl Reload {
+    async fn reload(&self) {
+        let before = self.live.take();
+        let outcome = match config::load(&self.path, &config::rule_issues) {
+            Err(problems) => {
+                error!("The configuration was not reloaded; the last good one stays.\n{problems}");
+                ReloadOutcome::Refused
+            }
+            Ok(config) => match world::build(config, Some(&before), &self.outbound, &self.metrics) {
+                Err(problem) => {
+                    error!("The configuration was not reloaded; the last good one stays. {problem}");
+                    ReloadOutcome::Refused
+                }
+                Ok(next) => {
+                    info!(generation = next.generation, "The configuration was reloaded.");
+                    self.live.swap(next);
+                    ReloadOutcome::Applied
+                }
+            },
+        };
+        self.metrics.config_reloaded(outcome);
+        self.metrics.config_in_force(self.live.peek().generation);
+        self.record(outcome).await;
+    }
+
+    async fn record(&self, outcome: ReloadOutcome) {
+        let (event, outcome) = match outcome {
+            ReloadOutcome::Applied => (EventKind::ConfigReloaded, Outcome::Ok),
+            ReloadOutcome::Refused => (EventKind::ConfigRefused, Outcome::Refused),
+        };
+        let event = Event { event, outcome, config_generation: self.live.peek().generation, ..Event::default() };
+        if let Ok(place) = self.audit.reserve(OnFull::Wait).await {
+            place.record(event);
+        }
+    }
+}
