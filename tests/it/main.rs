@@ -14,3 +14,21 @@
 mod support;
 
 mod kit;
+
+mod attacks;
+mod bodies;
+mod calls;
+mod cli;
+mod credentials;
+mod identity;
+mod lists;
+mod metadata;
+mod metrics_audit;
+mod policy;
+mod protocol;
+mod refusals;
+mod reload;
+mod routing;
+mod sessions;
+mod streams;
+mod vectors;

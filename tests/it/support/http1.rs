@@ -170,6 +170,13 @@ impl Connection {
         Some(Response { status, headers, body })
     }
 
+    /// The status line of an interim answer (1xx), with what belongs to it read away.
+    pub fn line_of_interim(&mut self) -> String {
+        let status = self.line().unwrap().expect("an interim answer");
+        while self.line().unwrap().is_some_and(|line| !line.is_empty()) {}
+        status
+    }
+
     /// Everything until the server closes, or goes quiet for the read timeout.
     pub fn everything(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();

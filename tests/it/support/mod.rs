@@ -19,11 +19,12 @@ mod pieces;
 mod raw_server;
 mod real;
 mod sts;
+mod world;
 
 pub use answer::Answer;
 pub use caller::{Caller, Conversation, LEGACY, MODERN, REVISIONS, legacy_message, modern_message};
 pub use conf::{AUDIENCE, Conf, PUBLIC_HOST, conf};
-pub use gateway::{Gateway, Output, portcullis};
+pub use gateway::{Gateway, Output, portcullis, write};
 pub use http1::{Connection, Event, Framing, Opened, Request, Response, open, send, send_raw};
 pub use http2::send_h2c;
 pub use idp::{Alg, Idp, Token, random_word, unverified_claims};
@@ -31,6 +32,7 @@ pub use mcp_server::{McpServer, Reply, Seen, message_with_result};
 pub use raw_server::{RawServer, Then};
 pub use real::{RmcpClient, RmcpServer, connect_rmcp};
 pub use sts::Sts;
+pub use world::{World, usual};
 
 /// The longest a test waits for something that should happen at once.
 pub const DEADLINE: Duration = Duration::from_secs(15);
