@@ -156,6 +156,17 @@ fn a_refused_exchange_is_remembered_for_a_moment() {
 }
 
 #[test]
+fn an_exchange_server_that_is_down_is_a_bad_gateway() {
+    let world = World::exchanging(|conf| conf);
+    world.sts.stop();
+    let answer = world.reader().call("read", json!({}));
+    assert_eq!(answer.status(), 502, "{}", answer.0);
+    assert_eq!(answer.reason(), "exchange_failed");
+    assert!(!answer.0.text().contains("127.0.0.1"), "{}", answer.0);
+    world.tickets.assert_saw_nothing();
+}
+
+#[test]
 fn a_caller_whose_token_the_exchange_refuses_is_told_to_get_another() {
     let world = World::exchanging(|conf| conf);
     world.sts.answer(400, json!({ "error": "invalid_grant" }));

@@ -4,9 +4,10 @@ use serde_json::{Value, json};
 
 use crate::support::{Alg, Conf, Gateway, Idp, McpServer, Token, World, poll_until, usual};
 
-/// An issuer whose keys are fetched again every second, and at most once a second for an unknown key.
+/// An issuer whose keys are fetched again as often as a configuration may ask: every ten seconds, and at most once a second
+/// for an unknown key.
 fn with_quick_keys(idp: &Idp, tickets: &McpServer) -> Conf {
-    usual(idp, tickets).set("issuers.0.jwks.refresh", "1s").set("issuers.0.jwks.cooldown", "1s")
+    usual(idp, tickets).set("issuers.0.jwks_refresh", "10s").set("issuers.0.jwks_cooldown", "1s")
 }
 
 fn status(gateway: &Gateway, token: impl Into<String>) -> u16 {

@@ -78,7 +78,7 @@ impl Conf {
             .collect();
         let health = json!({ "interval": "200ms", "timeout": "1s", "unhealthy_after": 1, "healthy_after": 1 });
         list(&mut self.value["servers"]).push(json!({
-            "name": name, "path": "/mcp", "instances": instances, "health": health, "credential": { "none": {} },
+            "name": name, "path": "/mcp", "instances": instances, "health": health, "credential": "none",
         }));
         let path = if list(&mut self.value["routes"]).is_empty() { "/mcp".to_owned() } else { format!("/{name}") };
         let issuers = self.issuer_names();
@@ -201,7 +201,7 @@ fn write_block(text: &mut String, value: &Value, indent: usize) {
                 write_value(text, item, indent);
             }
         }
-        scalar => *text += &format!("{pad}{scalar}\n"),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => *text += &format!("{pad}{value}\n"),
     }
 }
 

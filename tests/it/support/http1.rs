@@ -1,6 +1,6 @@
 //! A blocking HTTP/1.1 client that sends exactly the bytes it is told and reads answers piece by piece.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 
 use serde_json::Value;
@@ -128,6 +128,9 @@ impl std::fmt::Display for Response {
     }
 }
 
+/// Status and headers of an answer.
+type Head = (u16, Vec<(String, String)>);
+
 /// A connection that can carry several requests.
 pub struct Connection {
     address: SocketAddr,
@@ -177,15 +180,8 @@ impl Connection {
         status
     }
 
-    /// Everything until the server closes, or goes quiet for the read timeout.
-    pub fn everything(&mut self) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        let _ = self.reader.read_to_end(&mut bytes);
-        bytes
-    }
-
     /// Reads a final response head, skipping 1xx.
-    fn head(&mut self) -> io::Result<Option<(u16, Vec<(String, String)>)>> {
+    fn head(&mut self) -> io::Result<Option<Head>> {
         loop {
             let Some(line) = self.line()? else { return Ok(None) };
             let status: u16 = line.split(' ').nth(1).and_then(|word| word.parse().ok()).ok_or_else(bad_data)?;

@@ -16,7 +16,6 @@ use super::Sts;
 use super::host::Host;
 use super::idp::random_word;
 use super::pieces::{self, Pieces, PiecesBody};
-use super::poll_until;
 
 /// A request as the server got it.
 #[derive(Clone, Debug)]
@@ -118,6 +117,8 @@ pub fn message_with_result(seen: &Seen, mut result: Value) -> Value {
 }
 
 type Behaviour = Arc<dyn Fn(&Seen) -> Reply + Send + Sync>;
+/// Tells good tokens from others.
+type Check = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 
 #[derive(Default)]
 struct Script {
@@ -129,7 +130,7 @@ struct Script {
     on_tool: HashMap<String, Behaviour>,
     /// Answers to the next requests of a method.
     next: HashMap<String, VecDeque<Reply>>,
-    accepts: Option<Arc<dyn Fn(&str) -> bool + Send + Sync>>,
+    accepts: Option<Check>,
 }
 
 struct Shared {
@@ -249,12 +250,6 @@ impl McpServer {
         let mut seen = self.seen_of(method);
         assert_eq!(seen.len(), 1, "requests of {method}: {seen:#?}");
         seen.remove(0)
-    }
-
-    pub fn wait_until_seen(&self, method: &str, count: usize) {
-        poll_until(&format!("{count} requests of {method} at the server"), || {
-            (self.seen_of(method).len() >= count).then_some(())
-        });
     }
 
     pub fn forget(&self) {

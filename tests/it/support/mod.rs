@@ -27,15 +27,15 @@ pub use conf::{AUDIENCE, Conf, PUBLIC_HOST, conf};
 pub use gateway::{Gateway, Output, portcullis, write};
 pub use http1::{Connection, Event, Framing, Opened, Request, Response, open, send, send_raw};
 pub use http2::send_h2c;
-pub use idp::{Alg, Idp, Token, random_word, unverified_claims};
-pub use mcp_server::{McpServer, Reply, Seen, message_with_result};
+pub use idp::{Alg, Idp, Token, random_word};
+pub use mcp_server::{McpServer, Reply, message_with_result};
 pub use raw_server::{RawServer, Then};
-pub use real::{RmcpClient, RmcpServer, connect_rmcp};
+pub use real::{RmcpServer, connect_rmcp};
 pub use sts::Sts;
 pub use world::{World, usual};
 
-/// The longest a test waits for something that should happen at once.
-pub const DEADLINE: Duration = Duration::from_secs(15);
+/// The longest a test waits for something that should happen at once, on a machine with much else to do.
+pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// The runtime on which async clients run; servers have threads of their own.
 pub fn runtime() -> &'static tokio::runtime::Runtime {

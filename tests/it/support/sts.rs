@@ -1,6 +1,6 @@
 //! A test RFC 8693 server: records what it is asked and mints an opaque token per exchange, bound to its user.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -44,7 +44,6 @@ struct State {
     /// Live tokens and whose they are.
     users: HashMap<String, String>,
     always: Option<Scripted>,
-    next: VecDeque<Scripted>,
     /// Added to, or with null taken from, the usual answer.
     amend: Option<Value>,
     hang: bool,
@@ -79,11 +78,6 @@ impl Sts {
     /// Every exchange gets this answer.
     pub fn answer(&self, status: u16, body: impl ToString) {
         self.state.lock().unwrap().always = Some(Scripted { status, body: body.to_string() });
-    }
-
-    /// The next exchange gets this answer.
-    pub fn answer_next(&self, status: u16, body: impl ToString) {
-        self.state.lock().unwrap().next.push_back(Scripted { status, body: body.to_string() });
     }
 
     /// Changes members of the usual answer; null takes one away.
@@ -134,7 +128,7 @@ async fn exchange(state: &Mutex<State>, headers: &HeaderMap, request: Request) -
     let (scripted, hang) = {
         let mut state = state.lock().unwrap();
         state.exchanges.push(exchange.clone());
-        (state.next.pop_front().or_else(|| state.always.clone()), state.hang)
+        (state.always.clone(), state.hang)
     };
     if hang {
         tokio::time::sleep(Duration::from_secs(3600)).await;
@@ -159,9 +153,10 @@ fn mint(state: &Mutex<State>, exchange: &Exchange) -> Value {
     });
     if let Some(Value::Object(members)) = &state.amend {
         for (name, value) in members {
-            match value {
-                Value::Null => drop(answer.as_object_mut().unwrap().remove(name)),
-                value => answer[name] = value.clone(),
+            if value.is_null() {
+                answer.as_object_mut().unwrap().remove(name);
+            } else {
+                answer[name] = value.clone();
             }
         }
     }
