@@ -1,0 +1,34 @@
+//! Black-box tests: the real binary with a real configuration, between real clients and servers.
+//!
+//! One test binary, so that it links once. Each module is a subject; the kit they share is `support`.
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::string_slice,
+    clippy::unwrap_used,
+    reason = "a test that is surprised should fail where it is surprised"
+)]
+#![expect(unreachable_pub, reason = "the kit is public to the tests, and nothing is public outside them")]
+
+mod support;
+
+mod kit;
+
+mod attacks;
+mod bodies;
+mod calls;
+mod cli;
+mod credentials;
+mod identity;
+mod lists;
+mod metadata;
+mod metrics_audit;
+mod policy;
+mod protocol;
+mod refusals;
+mod reload;
+mod routing;
+mod sessions;
+mod streams;
+mod vectors;
