@@ -15,8 +15,7 @@ use pingora::services::listening::Service;
 use pingora_proxy::http_proxy_service_with_name;
 use ring::rand::{SecureRandom, SystemRandom};
 
-use crate::audit::{Event, EventKind, Outcome};
-use crate::config::{Config, OnFull};
+use crate::config::Config;
 use crate::control::admin::{Admin, MetricsPage};
 use crate::control::health::HealthChecks;
 use crate::control::keys::KeyRefresh;
@@ -96,9 +95,7 @@ pub fn run(path: &Path, config: Config, upgrade: bool) -> anyhow::Result<()> {
     let reload = Reload { path: path.to_owned(), live: Arc::clone(&live), audit: audit.clone(), metrics, outbound };
     server.add_service(background_service("reload", reload));
 
-    record(&audit, EventKind::GatewayStarted, &live);
     server.run(RunArgs::default());
-    record(&audit, EventKind::GatewayStopped, &live);
     audit.close(AUDIT_CLOSE_MAX).context("audit log")
 }
 
@@ -135,16 +132,6 @@ fn http_options() -> HttpServerOptions {
     options.h2c = true;
     options.h2_idle_timeout = Some(H2_IDLE_MAX);
     options
-}
-
-fn record(audit: &AuditSink, event: EventKind, live: &Live) {
-    let generation = live.peek().generation;
-    let event = Event { event, outcome: Outcome::Ok, config_generation: generation, ..Event::default() };
-    // At start the queue is empty; at the end nobody else asks for a place.
-    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().build() else { return };
-    if let Ok(place) = runtime.block_on(audit.reserve(OnFull::Refuse)) {
-        place.record(event);
-    }
 }
 
 /// How long keys and instances are waited for before the gateway opens.

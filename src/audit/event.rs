@@ -78,10 +78,6 @@ pub enum EventKind {
     ConfigRefused,
     /// A configuration came into force.
     ConfigReloaded,
-    /// The gateway started.
-    GatewayStarted,
-    /// The gateway stops.
-    GatewayStopped,
     /// The gateway answered by itself: resource metadata, a CORS preflight.
     HttpAnswered,
     /// A stream has been open for a while and is not over yet; its [`EventKind::McpRequest`] follows at its end.
@@ -294,8 +290,6 @@ impl EventKind {
             Self::AuthRefused => "auth.refused",
             Self::ConfigRefused => "config.refused",
             Self::ConfigReloaded => "config.reloaded",
-            Self::GatewayStarted => "gateway.started",
-            Self::GatewayStopped => "gateway.stopped",
             Self::HttpAnswered => "http.answered",
             Self::McpOpened => "mcp.opened",
             Self::McpRequest => "mcp.request",

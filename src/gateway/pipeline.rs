@@ -103,9 +103,12 @@ pub(super) async fn admit(
 
 /// What exists: the route with exactly this path.
 fn route_of(shell: &Shell, world: &Snapshot, client: &Client, record: &mut Record) -> Result<Arc<Route>, Rejection> {
-    let route = world.route(client.req_header().uri.path()).ok_or(Rejection::NoRoute)?;
+    let head = client.req_header();
+    // A target with a fragment is none (RFC 9112 §3.2), but the URI parser has cut it off.
+    let route = world.route(head.uri.path()).filter(|_route| !head.raw_path().contains(&b'#'));
+    let route = route.ok_or(Rejection::NoRoute)?;
     record.routed(route, shell);
-    match client.req_header().method {
+    match head.method {
         Method::POST | Method::GET | Method::DELETE => Ok(Arc::clone(route)),
         _ => Err(Rejection::MethodNotAllowed { allow: "GET, POST, DELETE, OPTIONS" }),
     }

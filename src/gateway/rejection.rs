@@ -236,8 +236,7 @@ impl Rejection {
                 data: ErrorData {
                     reason: self.reason(),
                     detail: self.public_detail(),
-                    // Who is not let into a session must not see in what way it was none: all such answers are alike.
-                    request_id: (!matches!(self, Self::UnknownSession)).then_some(request_id),
+                    request_id,
                     supported: versions.0,
                     requested: versions.1,
                 },
@@ -286,8 +285,7 @@ struct ErrorData<'a> {
     reason: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    request_id: Option<&'a str>,
+    request_id: &'a str,
     /// MCP 2026-07-28: the error of an unsupported version lists the supported ones.
     #[serde(skip_serializing_if = "Option::is_none")]
     supported: Option<[&'static str; 4]>,

@@ -53,6 +53,7 @@ impl Tokens {
             && verified.is_still_believed(now)
         {
             self.look_ups.hit();
+            shell.meters.of(route).issuer(Some(&verified.issuer.config.name)).authenticated("ok");
             return Ok(Arc::clone(&verified.caller));
         }
         self.look_ups.missed();
@@ -91,7 +92,7 @@ async fn first_seen(
     let issuer = route.issuer(unverified.issuer()).ok_or((None, AuthnError::WrongIssuer))?;
     let mut keys = issuer.keys.current();
     if unverified.lacks_key(&issuer.policy, &keys) {
-        if let Some(outcome) = Arc::clone(&issuer.keys).refetch_for_unknown_key(now).await {
+        if let Some(outcome) = Arc::clone(&issuer.keys).refetch(now).await {
             shell.metrics.jwks_refreshed(&issuer.config.name, outcome);
         }
         keys = issuer.keys.current();

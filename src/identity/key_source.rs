@@ -20,5 +20,5 @@ pub trait KeySource: Debug + Send + Sync {
     /// Fetches the keys because a token names one that is not there: at most once per cool-down, and one fetch for
     /// all who wait. Returns the outcome as a fixed word when this call fetched. Whatever it returns, the set may have
     /// changed since it was taken.
-    async fn refetch_for_unknown_key(self: Arc<Self>, now: UnixSeconds) -> Option<&'static str>;
+    async fn refetch(self: Arc<Self>, now: UnixSeconds) -> Option<&'static str>;
 }

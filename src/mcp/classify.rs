@@ -5,7 +5,8 @@
 //! revision); the others must repeat the body in 2026-07-28 and are ignored before it.
 //!
 //! Where the specification leaves room:
-//! - A member of the envelope that JSON-RPC 2.0 does not have is refused, as the TypeScript SDK does.
+//! - A member of the envelope that JSON-RPC 2.0 does not have passes unread: it means nothing to anybody, and no unknown
+//!   member is dropped. One that differs from a known member only in its letters' form is refused.
 //! - A notification unknown to the revision is refused as `invalid_request`: JSON-RPC 2.0 §4.1 gives it no answer, and
 //!   "unknown is refused" rules out passing it on.
 //! - `id` is an integer of 64 bits in plain digits; `1.0`, `1e3` and `-0` come back from servers in another form.
@@ -173,9 +174,6 @@ enum Shape {
 impl Shape {
     fn of(envelope: &Envelope<'_>) -> Result<Self, RequestError> {
         let fault = |fault| Err(RequestError::InvalidRequest(fault));
-        if envelope.unknown_member {
-            return fault(EnvelopeFault::UnknownMember);
-        }
         if envelope.jsonrpc.and_then(|raw| raw.as_str()).as_deref() != Some("2.0") {
             return fault(EnvelopeFault::NotJsonRpc2);
         }

@@ -25,8 +25,6 @@ pub(super) struct Envelope<'a> {
     pub(super) params: Option<Params<'a>>,
     pub(super) result: Option<Raw<'a>>,
     pub(super) error: Option<Raw<'a>>,
-    /// There is a member that JSON-RPC 2.0 does not have.
-    pub(super) unknown_member: bool,
 }
 
 /// `params`; its members are known only when it is an object.
@@ -128,10 +126,7 @@ fn read_envelope<'a>(reader: &mut Reader<'a>) -> Result<Envelope<'a>, JsonError>
             "result" => &mut envelope.result,
             "error" => &mut envelope.error,
             other if keys::is_variant(other, keys::ENVELOPE_KEYS) => return Err(JsonError::VariantKey),
-            _ => {
-                envelope.unknown_member = true;
-                return reader.skip().map(drop);
-            }
+            _ => return reader.skip().map(drop),
         };
         *member = Some(reader.skip()?);
         Ok(())

@@ -256,8 +256,6 @@ pub enum EnvelopeFault {
     RequestWithoutId,
     /// A response in a revision whose servers ask nothing (2026-07-28).
     ResponseNotSpoken,
-    /// A member beside those of JSON-RPC 2.0.
-    UnknownMember,
     /// A notification that the revision does not have.
     UnknownNotification,
     /// `MCP-Protocol-Version` more than once, or with characters no version has (before 2026-07-28).
@@ -279,7 +277,6 @@ impl EnvelopeFault {
             Self::NotificationWithId => "a notification has no id",
             Self::RequestWithoutId => "a request needs an id",
             Self::ResponseNotSpoken => "this protocol version has no responses from clients",
-            Self::UnknownMember => "the message has a member that JSON-RPC does not have",
             Self::UnknownNotification => "unknown notification",
             Self::VersionHeader => "MCP-Protocol-Version header is malformed or there more than once",
         }

@@ -145,8 +145,8 @@ impl KeySource for Keyring {
         Self::refresh(self, now).await.label()
     }
 
-    async fn refetch_for_unknown_key(self: Arc<Self>, now: UnixSeconds) -> Option<&'static str> {
-        match Self::refetch_for_unknown_key(&self, now).await {
+    async fn refetch(self: Arc<Self>, now: UnixSeconds) -> Option<&'static str> {
+        match self.refetch_for_unknown_key(now).await {
             Refetch::Fetched(outcome) => Some(outcome.label()),
             Refetch::CoolingDown | Refetch::Joined => None,
         }

@@ -21,7 +21,7 @@ fn a_full_record_is_this_line() {
             r#""arguments":{"hmac_sha256":"42f994df0173d854a61dd6fc36bc7b7708700957f6bf1b6e3ba12b6ab92d24c1"},"#,
             r#""decision":{"effect":"allow","rule":"readers","reason":"rule"},"#,
             r#""credential":{"mode":"token_exchange","audience":["tickets"],"scope":"tickets:read","cached":true},"#,
-            r#""status":200,"outcome":"ok","duration_ms":12.345,"upstream_ms":11.000,"bytes_in":120,"#,
+            r#""status":200,"outcome":"ok","reason":"upstream_protocol","detail":"not_json","duration_ms":12.345,"upstream_ms":11.000,"bytes_in":120,"#,
             r#""bytes_out":4096,"config_generation":3}"#,
             "\n"
         )
@@ -345,6 +345,8 @@ fn full() -> Event {
         }),
         status: Some(200),
         outcome: Outcome::Ok,
+        reason: Some("upstream_protocol"),
+        detail: Some("not_json"),
         duration: Duration::from_micros(12_345),
         upstream: Some(Duration::from_millis(11)),
         bytes_in: 120,

@@ -473,7 +473,6 @@ fn malformed_legacy_messages_are_refused() {
         (r#"{"jsonrpc":"2.0","id":-0,"method":"ping"}"#, invalid(BadId)),
         (r#"{"jsonrpc":"2.0","id":1e2,"method":"ping"}"#, invalid(BadId)),
         (r#"{"jsonrpc":"2.0","id":18446744073709551616,"method":"ping"}"#, invalid(BadId)),
-        (r#"{"jsonrpc":"2.0","id":1,"method":"ping","extra":1}"#, invalid(UnknownMember)),
         (r#"{"jsonrpc":"2.0","id":1,"method":"ping","result":{}}"#, invalid(MethodAndResult)),
         (r#"{"jsonrpc":"2.0","id":1,"method":"ping","error":{}}"#, invalid(MethodAndResult)),
         (r#"{"jsonrpc":"2.0","id":1,"result":{},"error":{}}"#, invalid(NotAMessage)),
