@@ -14,7 +14,7 @@ use crate::telemetry::metrics::CacheMetrics;
 /// Decisions that depend on nothing but the caller, by route, token and target. Bounded.
 ///
 /// A key names the compiled route, so a reload starts afresh; and it names the token, so a decision goes with it.
-pub struct Decisions {
+pub(super) struct Decisions {
     decided: Cache<Key, Arc<Decision>>,
     look_ups: CacheMetrics,
 }
@@ -43,8 +43,7 @@ impl Equivalent<Key> for KeyRef<'_> {
 
 impl Decisions {
     /// Keeps at most `entries_max` decisions.
-    #[must_use]
-    pub fn new(entries_max: usize, look_ups: CacheMetrics) -> Self {
+    pub(super) fn new(entries_max: usize, look_ups: CacheMetrics) -> Self {
         Self { decided: Cache::new(entries_max), look_ups }
     }
 

@@ -17,6 +17,10 @@ use super::rejection::Rejection;
 
 /// How to connect to the admitted instance.
 pub(super) fn peer(admitted: &Admitted) -> Result<Box<HttpPeer>, Rejection> {
+    // INVARIANT: nothing reaches an upstream without a permit, not even a connection.
+    if !admitted.permits.cover(&admitted.ask) {
+        return Err(Rejection::Denied);
+    }
     let mut peer = admitted.instance.peer().ok_or(Rejection::NoHealthyInstance)?;
     let timeouts = &admitted.route.server.config.timeouts;
     // Pingora has one limit for the wait until the answer and for its silences, fixed before it knows which of the two

@@ -1,5 +1,6 @@
 //! DATA PLANE: the Pingora adapter. Thin: each phase is one call into the file that answers its question.
 
+mod annotations;
 mod body;
 mod credentials;
 mod decisions;
@@ -32,6 +33,7 @@ use crate::telemetry::audit::AuditSink;
 use crate::telemetry::metrics::{CacheName, Metrics, SessionEvent};
 use crate::time::Clock;
 
+use self::annotations::Annotations;
 use self::decisions::Decisions;
 use self::exchange::Exchanger;
 use self::meters::Meters;
@@ -58,6 +60,7 @@ struct Shell {
     decisions: Decisions,
     exchanger: Exchanger,
     revoked: Revoked,
+    annotations: Annotations,
     request_ids: RequestIds,
     random: SystemRandom,
     draining: Arc<AtomicBool>,
@@ -224,7 +227,7 @@ impl Gateway {
         draining: Arc<AtomicBool>,
     ) -> Result<Self, ring::error::Unspecified> {
         let random = SystemRandom::new();
-        let mut process = [0; 4];
+        let mut process = [0; 8];
         random.fill(&mut process)?;
         let limits = live.peek().config.limits.clone();
         let shell = Shell {
@@ -234,7 +237,8 @@ impl Gateway {
             decisions: Decisions::new(limits.decision_cache, metrics.cache(CacheName::Decision).clone()),
             exchanger: credentials::exchanger(outbound, limits.credential_cache, &metrics),
             revoked: Revoked::new(limits.revoked_sessions),
-            request_ids: RequestIds::new(u32::from_be_bytes(process)),
+            annotations: Annotations::default(),
+            request_ids: RequestIds::new(u64::from_be_bytes(process)),
             live,
             metrics,
             audit,
@@ -253,7 +257,7 @@ impl Gateway {
         if self.shell.is_draining() {
             client.set_keepalive(None);
         }
-        exchange.record.arrived(&world, client);
+        exchange.record.arrived(&self.shell, &world, client);
         let origin = match local::check_head(&world.config, client.req_header()) {
             Ok(origin) => origin,
             Err(rejection) => return self.refuse(client, exchange, rejection).await,

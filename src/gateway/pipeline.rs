@@ -62,8 +62,15 @@ pub(super) enum Ask {
     OpenStream(Revision),
 }
 
-/// The permits of a request, one for each of its messages. Cannot be made without [`policy::decide`].
+/// The permits of a request. Cannot be made without [`crate::policy::decide`].
 pub(super) struct Permits(Vec<Permit>);
+
+impl Permits {
+    /// Whether every message of `ask` has its permit.
+    pub(super) fn cover(&self, ask: &Ask) -> bool {
+        self.0.len() == ask.messages().len()
+    }
+}
 
 /// Decides about a request. Each line is a stage, each `?` a refusal, each value what the next stage needs.
 ///
@@ -78,7 +85,7 @@ pub(super) async fn admit(
 ) -> Result<Admitted, Rejection> {
     let route = route_of(shell, &world, client, record)?;
     let (caller, subject_token) = authenticate(shell, &route, client, record).await?;
-    let ask = classify(&world, client, record).await?;
+    let ask = classify(shell, &world, &route, client, record).await?;
     let session = open_session(shell, &world, &route, &caller, &ask, client, record)?;
     let permits = decide(shell, &route, &caller, &subject_token, &ask, client, record)?;
     let instance = pick(&route, session.as_ref(), record)?;
@@ -104,9 +111,7 @@ pub(super) async fn admit(
 /// What exists: the route with exactly this path.
 fn route_of(shell: &Shell, world: &Snapshot, client: &Client, record: &mut Record) -> Result<Arc<Route>, Rejection> {
     let head = client.req_header();
-    // A target with a fragment is none (RFC 9112 §3.2), but the URI parser has cut it off.
-    let route = world.route(head.uri.path()).filter(|_route| !head.raw_path().contains(&b'#'));
-    let route = route.ok_or(Rejection::NoRoute)?;
+    let route = world.route(head.uri.path()).ok_or(Rejection::NoRoute)?;
     record.routed(route, shell);
     match head.method {
         Method::POST | Method::GET | Method::DELETE => Ok(Arc::clone(route)),
@@ -121,15 +126,21 @@ async fn authenticate(
     client: &Client,
     record: &mut Record,
 ) -> Result<(Arc<Caller>, UnverifiedToken), Rejection> {
-    let token =
-        bearer::unverified_token(&client.req_header().headers).map_err(|error| tokens::refuse_head(route, error))?;
+    let token = bearer::unverified_token(&client.req_header().headers)
+        .map_err(|error| tokens::refuse_head(shell, route, error))?;
     let caller = shell.tokens.verify(shell, route, &token).await?;
     record.caller = Some(Arc::clone(&caller));
     Ok((caller, token))
 }
 
 /// What do they ask: the body is read here, after the caller is known, and read only once.
-async fn classify(world: &Snapshot, client: &mut Client, record: &mut Record) -> Result<Ask, Rejection> {
+async fn classify(
+    shell: &Shell,
+    world: &Snapshot,
+    route: &Route,
+    client: &mut Client,
+    record: &mut Record,
+) -> Result<Ask, Rejection> {
     local::check_media(client.req_header())?;
     let limits = &world.config.limits;
     if client.req_header().method != Method::POST {
@@ -149,6 +160,13 @@ async fn classify(world: &Snapshot, client: &mut Client, record: &mut Record) ->
         Rejection::Request(unclassified.error)
     })?;
     record.understood(&request, &world.ring);
+    if request.revision.era() == mcp::Era::Modern {
+        let head = &client.req_header().headers;
+        let mut messages = request.messages.iter();
+        messages
+            .try_for_each(|message| shell.annotations.check(route.server.name(), message, head))
+            .map_err(Rejection::Request)?;
+    }
     Ok(Ask::Messages(request))
 }
 

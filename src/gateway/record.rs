@@ -1,6 +1,5 @@
 //! What is remembered of a request, and told when it ends?
 
-use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,6 +29,7 @@ use super::{Exchange, Shell, Stage};
 pub(super) struct Record {
     /// Names the request in answers, logs and the audit record.
     pub(super) request_id: Box<str>,
+    number: u64,
     /// The first request's id, for the answer to a refusal.
     pub(super) id: Option<RequestId>,
     pub(super) route: Option<Arc<Route>>,
@@ -79,8 +79,10 @@ enum HttpMethod {
 impl Record {
     /// The record of a request of which nothing is known yet.
     pub(super) fn start(shell: &Shell) -> Self {
+        let number = shell.request_ids.next();
         Self {
-            request_id: shell.request_ids.next(),
+            number,
+            request_id: shell.request_ids.request_id(number),
             id: None,
             route: None,
             meters: None,
@@ -113,7 +115,7 @@ impl Record {
     }
 
     /// Notes who has connected, and what the head says of host and trace.
-    pub(super) fn arrived(&mut self, world: &Snapshot, client: &Client) {
+    pub(super) fn arrived(&mut self, shell: &Shell, world: &Snapshot, client: &Client) {
         let head = client.req_header();
         self.started = Instant::now();
         self.generation = world.generation;
@@ -124,7 +126,8 @@ impl Record {
         }
         let peer = downstream.client_addr().and_then(|address| address.as_inet()).copied();
         self.client_ip = local::client_ip(&world.config, head, peer);
-        self.trace_id = head.headers.get("traceparent").and_then(|value| trace_id(value.to_str().ok()?));
+        let traced = head.headers.get("traceparent").and_then(|value| trace_id(value.to_str().ok()?));
+        self.trace_id = traced.or_else(|| Some(shell.request_ids.trace_id(self.number)));
         self.http_method = match head.method {
             http::Method::DELETE => HttpMethod::Delete,
             http::Method::GET => HttpMethod::Get,
@@ -321,23 +324,29 @@ fn tell_metrics(record: &Record, event: &Event) {
 }
 
 /// Request ids: a random part drawn once per process, and a counter. Unique without a random number per request.
-pub struct RequestIds {
-    process: u32,
+pub(super) struct RequestIds {
+    process: u64,
+    /// From 1: a trace id is not all zero.
     next: AtomicU64,
 }
 
 impl RequestIds {
     /// Ids that start with `process`, drawn at random.
-    #[must_use]
-    pub fn new(process: u32) -> Self {
+    pub(super) fn new(process: u64) -> Self {
         Self { process, next: AtomicU64::new(1) }
     }
 
-    fn next(&self) -> Box<str> {
-        let mut id = String::with_capacity(17);
-        // Writing to a string cannot fail.
-        let _infallible = write!(id, "{:08x}-{:08x}", self.process, self.next.fetch_add(1, Ordering::Relaxed));
-        id.into()
+    fn next(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn request_id(&self, number: u64) -> Box<str> {
+        format!("{:08x}-{number:08x}", self.process >> 32).into()
+    }
+
+    /// A trace id of our own (W3C Trace Context §3.2.2.3), for a request that brings none.
+    fn trace_id(&self, number: u64) -> Box<str> {
+        format!("{:016x}{number:016x}", self.process).into()
     }
 }
 

@@ -91,8 +91,8 @@ impl Gateway {
         let Forwarded { admitted, answer, failure, .. } = &mut **forwarded;
         let passed = match answer {
             Answer::Awaited | Answer::Empty => Ok(None),
-            Answer::Document(document) => document.take_in(admitted, record, body.take(), end_of_stream),
-            Answer::Events(events) => events.take_in(admitted, record, body.take(), end_of_stream),
+            Answer::Document(document) => document.take_in(&self.shell, admitted, record, body.take(), end_of_stream),
+            Answer::Events(events) => events.take_in(&self.shell, admitted, record, body.take(), end_of_stream),
         };
         match passed {
             Ok(passed) => {
@@ -223,6 +223,7 @@ impl Document {
     /// Takes a piece in; the whole answer comes out with the last one, filtered.
     fn take_in(
         &mut self,
+        shell: &Shell,
         admitted: &Admitted,
         record: &Record,
         piece: Option<Bytes>,
@@ -241,7 +242,8 @@ impl Document {
         let whole = self.join();
         let era = admitted.ask.revision().era();
         let asked = admitted.asked();
-        let filtered = with_filter(admitted, record, |keep| filter_answer(Asked::These(&asked), era, &whole, keep));
+        let filtered =
+            with_filter(shell, admitted, record, |keep| filter_answer(Asked::These(&asked), era, &whole, keep));
         match filtered {
             Ok(Filtered::Changed(changed)) => Ok(Some(changed.into())),
             Ok(Filtered::Unchanged) => Ok(Some(whole)),
@@ -274,6 +276,7 @@ impl Events {
     /// Takes a piece in; the events that are whole with it come out.
     fn take_in(
         &mut self,
+        shell: &Shell,
         admitted: &Admitted,
         record: &Record,
         piece: Option<Bytes>,
@@ -284,7 +287,7 @@ impl Events {
         }
         let mut out = Vec::new();
         let stream = &mut self.stream;
-        let passed = with_filter(admitted, record, |keep| {
+        let passed = with_filter(shell, admitted, record, |keep| {
             stream.push(piece.unwrap_or_default(), keep, &mut out)?;
             if end_of_stream { stream.finish(keep, &mut out) } else { Ok(()) }
         });
@@ -297,8 +300,10 @@ impl Events {
     }
 }
 
-/// Calls `filter` with the question whether the caller may see a list item.
+/// Calls `filter` with the question whether the caller may see a list item. What a list says of its tools is learned on
+/// the way.
 fn with_filter<T>(
+    shell: &Shell,
     admitted: &Admitted,
     record: &Record,
     filter: impl FnOnce(&mut dyn FnMut(ListItem<'_>) -> bool) -> T,
@@ -319,7 +324,10 @@ fn with_filter<T>(
             ListItem::Prompt { name } => Item::Prompt(name),
             ListItem::Resource { uri } => Item::Resource(uri),
             ListItem::ResourceTemplate { uri_template } => Item::ResourceTemplate(uri_template),
-            ListItem::Tool { name, .. } => Item::Tool(name),
+            ListItem::Tool { name, param_headers } => {
+                shell.annotations.learn(route.server.name(), name, param_headers.ok());
+                Item::Tool(name)
+            }
         };
         policy::is_visible(&route.policy, &admitted.caller, route.server.name(), item, &facts)
     };

@@ -16,7 +16,7 @@ use super::Shell;
 use super::rejection::Rejection;
 
 /// Verified tokens, by digest: a signature is paid once per token and route. Bounded; holds no token.
-pub struct Tokens {
+pub(super) struct Tokens {
     verified: Cache<(TokenDigest, u64), Arc<Verified>>,
     look_ups: CacheMetrics,
 }
@@ -32,8 +32,7 @@ struct Verified {
 
 impl Tokens {
     /// Keeps at most `entries_max` tokens.
-    #[must_use]
-    pub fn new(entries_max: usize, look_ups: CacheMetrics) -> Self {
+    pub(super) fn new(entries_max: usize, look_ups: CacheMetrics) -> Self {
         Self { verified: Cache::new(entries_max), look_ups }
     }
 
@@ -105,7 +104,8 @@ async fn first_seen(
 }
 
 /// The refusal of a head without a usable token.
-pub(super) fn refuse_head(route: &Route, error: BearerError) -> Rejection {
+pub(super) fn refuse_head(shell: &Shell, route: &Route, error: BearerError) -> Rejection {
+    shell.meters.of(route).issuer(None).authenticated(error.label());
     let challenge = route.challenges.unusable_head(error);
     match error {
         BearerError::Missing => Rejection::MissingToken { challenge },

@@ -251,10 +251,7 @@ fn the_clients_address_comes_from_a_trusted_proxy_only() {
     let trusted = World::with(|conf| conf.set("trusted_proxies", json!(["127.0.0.0/8", "10.0.0.0/8"])));
     trusted.reader().header("X-Forwarded-For", "198.51.100.1, 203.0.113.9, 10.0.0.7").list();
     assert_eq!(trusted.gateway.audited()["client_ip"], "203.0.113.9");
-    assert_eq!(
-        trusted.tickets.only("tools/list").header("x-forwarded-for").map(|value| value.contains("198.51")),
-        None
-    );
+    assert_eq!(trusted.tickets.only("tools/list").header("x-forwarded-for"), Some("203.0.113.9"));
 }
 
 /// The answer that a failed call gives and the record agree on its id.

@@ -226,7 +226,7 @@ pub(super) fn session(value: &Value<'_>, look: Look<'_>) -> Option<SessionSettin
             }
             Some(keys)
         });
-        let ttl = fields.or("ttl", seconds(12 * 3600), |v| v.duration(seconds(60)..=seconds(30 * 86_400)));
+        let ttl = fields.or("ttl", seconds(12 * 3600), |v| v.duration(seconds(1)..=seconds(30 * 86_400)));
         Some(SessionSettings { keys: keys?, ttl: ttl? })
     })
 }
