@@ -17,10 +17,11 @@ fn a_foreign_page_cannot_reach_any_listener_by_rebinding() {
     for address in [world.gateway.address(), world.gateway.admin_address(), world.gateway.metrics_address()] {
         for path in ["/mcp", "/readyz", "/healthz", "/status", "/metrics"] {
             for host in ["evil.example", "127.0.0.1.nip.io", "localhost.evil.example", "127.0.0.1@evil.example"] {
-                let answer = send(address, &Request::get(path).header("Host", host));
-                // A host with userinfo is no host: Pingora answers that with 400 before anybody else is asked.
-                let expected = if host.contains('@') { 400 } else { 403 };
-                assert_eq!(answer.status, expected, "Host: {host} at {address}{path}: {answer}");
+                let bytes = Request::get(path).header("Host", host).bytes(address);
+                let status = send_raw(address, &bytes).map_or(0, |answer| answer.status);
+                // A host with userinfo is no host: Pingora answers 400, or nothing, before anybody else is asked.
+                let expected: &[u16] = if host.contains('@') { &[0, 400] } else { &[403] };
+                assert!(expected.contains(&status), "Host: {host} at {address}{path}: {status}");
             }
             for origin in ["https://evil.example", "null", "http://127.0.0.1.nip.io"] {
                 let answer = send(address, &Request::get(path).header("Origin", origin));
