@@ -16,14 +16,13 @@ fn a_foreign_page_cannot_reach_any_listener_by_rebinding() {
     let world = World::start();
     for address in [world.gateway.address(), world.gateway.admin_address(), world.gateway.metrics_address()] {
         for path in ["/mcp", "/readyz", "/healthz", "/status", "/metrics"] {
-            for host in ["evil.example", "127.0.0.1.nip.io", "localhost.evil.example"] {
-                let answer = send(address, &Request::get(path).header("Host", host));
-                assert_eq!(answer.status, 403, "Host: {host} at {address}{path}: {answer}");
+            for host in ["evil.example", "127.0.0.1.nip.io", "localhost.evil.example", "127.0.0.1@evil.example"] {
+                let bytes = Request::get(path).header("Host", host).bytes(address);
+                let status = send_raw(address, &bytes).map_or(0, |answer| answer.status);
+                // A host with userinfo is no host: Pingora answers 400, or nothing, before anybody else is asked.
+                let expected: &[u16] = if host.contains('@') { &[0, 400] } else { &[403] };
+                assert!(expected.contains(&status), "Host: {host} at {address}{path}: {status}");
             }
-            // A host with userinfo is no host: Pingora answers with 400, or just closes, before anybody else is asked.
-            let with_userinfo = Request::get(path).header("Host", "127.0.0.1@evil.example");
-            let status = send_raw(address, &with_userinfo.bytes(address)).map_or(0, |answer| answer.status);
-            assert!(matches!(status, 0 | 400 | 403), "{address}{path}: {status}");
             for origin in ["https://evil.example", "null", "http://127.0.0.1.nip.io"] {
                 let answer = send(address, &Request::get(path).header("Origin", origin));
                 assert_eq!(answer.status, 403, "Origin: {origin} at {address}{path}: {answer}");
@@ -62,7 +61,8 @@ fn nobody_answers_for_another_user() {
 /// CVE-2026-25536: with the same JSON-RPC id, one client got another's answer.
 #[test]
 fn a_thousand_clients_with_the_same_id_get_their_own_answers() {
-    let world = World::exchanging(|conf| conf);
+    // A thousand exchanges at once on a machine that also runs everything else: give them time.
+    let world = World::exchanging(|conf| conf.set("servers.0.credential.token_exchange.timeout", "60s"));
     let callers: Vec<(String, Caller)> = (0..1000)
         .map(|number| {
             let token = world.reader_token().subject(&format!("user-{number}")).sign();

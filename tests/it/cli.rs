@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
-use crate::support::{Conf, Gateway, Idp, McpServer, Output, portcullis, usual, write};
+use crate::support::{Conf, Gateway, Idp, McpServer, Output, SESSION_KEY, portcullis, usual, write};
 
 fn checked(conf: &Conf, more: &[&str]) -> Output {
     let directory = tempfile::tempdir().unwrap();
@@ -71,7 +71,7 @@ fn run_refuses_a_session_key_that_is_missing_short_or_readable_by_the_world() {
     let missing = good().set("session.keys", json!([{ "file": "DIR/no-such.key" }]));
     let none = good().set("session.keys", json!([]));
     let short = good().file("session.key", "c2hvcnQ=", 0o600);
-    let readable = good().file("session.key", "MDEyMzQ1Njc4OWFiY2RlZkZFRENCQTk4NzY1NDMyMTA=", 0o644);
+    let readable = good().file("session.key", SESSION_KEY, 0o644);
     for (what, conf) in [("missing", missing), ("none", none), ("short", short), ("readable", readable)] {
         let output = Gateway::start_refused(conf);
         assert_eq!(output.code, Some(64), "{what}: {output:?}");
@@ -82,7 +82,7 @@ fn run_refuses_a_session_key_that_is_missing_short_or_readable_by_the_world() {
 
 #[test]
 fn a_secret_written_into_the_file_is_refused_and_not_repeated() {
-    let conf = good().set("session.keys", json!(["MDEyMzQ1Njc4OWFiY2RlZkZFRENCQTk4NzY1NDMyMTA="]));
+    let conf = good().set("session.keys", json!([SESSION_KEY]));
     let output = checked(&conf, &[]);
     assert_eq!(output.code, Some(64), "{output:?}");
     assert!(!(output.stdout + &output.stderr).contains("MDEyMzQ1Njc4"), "the secret was repeated");
@@ -120,7 +120,7 @@ fn a_wrong_command_line_explains_itself() {
     for arguments in [&[][..], &["fly"], &["run"], &["run", "--config"]] {
         let output = portcullis(arguments);
         assert!(matches!(output.code, Some(2 | 64)), "{arguments:?}: {output:?}");
-        assert!(output.stderr.contains("--help") || output.stderr.contains("Usage"), "{arguments:?}: {output:?}");
+        assert!(output.stderr.contains("--help"), "{arguments:?}: {output:?}");
     }
     assert_eq!(portcullis(&["--help"]).code, Some(0));
     assert!(portcullis(&["--version"]).stdout.contains(env!("CARGO_PKG_VERSION")));

@@ -1,7 +1,5 @@
 //! How does the gateway say no? One test for each row of the contract's table of refusals.
 
-use std::os::unix::fs::OpenOptionsExt as _;
-
 use serde_json::{Value, json};
 
 use crate::support::{
@@ -472,9 +470,8 @@ fn audit_unavailable_when_nothing_more_can_be_recorded() {
     let pipe = tempfile::tempdir().unwrap();
     let path = pipe.path().join("audit.pipe");
     assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
-    // O_RDWR opens a pipe without waiting for the other side (fifo(7)).
-    let open = |flags| std::fs::OpenOptions::new().read(true).write(true).custom_flags(flags).open(&path).unwrap();
-    let reader = open(0);
+    // For reading and writing, a pipe opens without waiting for the other side (fifo(7)).
+    let reader = std::fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
     let world = World::with(|conf| {
         conf.set("audit.file", path.to_str().unwrap()).set("audit.queue", 4).set("audit.on_full", "refuse")
     });

@@ -124,7 +124,8 @@ fn half_an_event_is_not_passed_on_as_a_whole_one() {
 
 #[test]
 fn a_stream_that_stays_silent_is_ended_with_an_error() {
-    let world = World::with(|conf| conf.of_server("timeouts", json!({ "idle": "500ms" })));
+    let timeouts = json!({ "first_byte": "500ms", "idle": "500ms" });
+    let world = World::with(|conf| conf.of_server("timeouts", timeouts));
     let pieces = world.tickets.stream_next("tools/call");
     let mut answer = world.reader().open("tools/call", json!({ "name": "read" }));
     pieces.event(&progress(1));

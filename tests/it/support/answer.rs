@@ -57,10 +57,9 @@ impl Answer {
         self.json()["error"]["data"]["reason"].as_str().unwrap_or_else(|| panic!("no reason in {}", self.0)).to_owned()
     }
 
-    /// `data.request_id` of a refusal.
+    /// The name under which the audit log knows this request.
     pub fn request_id(&self) -> String {
-        let json = self.json();
-        json["error"]["data"]["request_id"].as_str().unwrap_or_else(|| panic!("no id in {}", self.0)).to_owned()
+        self.header("x-request-id").unwrap_or_else(|| panic!("no id in {}", self.0)).to_owned()
     }
 
     pub fn challenge(&self) -> &str {
@@ -83,7 +82,7 @@ impl Answer {
         assert_eq!(self.reason(), reason, "{}", self.0);
         assert_eq!(json["error"]["code"].as_i64(), Some(code(status, reason)), "{}", self.0);
         assert!(json["error"]["message"].as_str().is_some_and(|text| !text.is_empty()), "{}", self.0);
-        assert!(!self.request_id().is_empty(), "{}", self.0);
+        assert_eq!(json["error"]["data"]["request_id"], self.request_id(), "{}", self.0);
         assert!(json.get("result").is_none(), "{}", self.0);
         self
     }

@@ -11,6 +11,9 @@ pub const PUBLIC_HOST: &str = "mcp.example.test";
 /// The resource identifier of the route `/mcp`, and so the audience of its tokens.
 pub const AUDIENCE: &str = "https://mcp.example.test/mcp";
 
+/// The session key of every test that does not bring its own.
+pub const SESSION_KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZkZFRENCQTk4NzY1NDMyMTA=";
+
 /// A configuration and the files it names. `DIR` in a value stands for the directory of the test.
 #[derive(Clone, Debug)]
 pub struct Conf {
@@ -28,7 +31,6 @@ pub struct File {
 
 /// A configuration with a session key and an audit file, and one route `/mcp` to the first server that is added.
 pub fn conf() -> Conf {
-    let key = "MDEyMzQ1Njc4OWFiY2RlZkZFRENCQTk4NzY1NDMyMTA=";
     Conf {
         value: json!({
             "server": { "threads": 2, "grace_period_seconds": 0, "graceful_shutdown_timeout_seconds": 1 },
@@ -39,7 +41,7 @@ pub fn conf() -> Conf {
             "servers": [],
             "routes": [],
         }),
-        files: vec![File { name: "session.key".into(), content: key.into(), mode: 0o600 }],
+        files: vec![File { name: "session.key".into(), content: SESSION_KEY.into(), mode: 0o600 }],
     }
 }
 

@@ -261,7 +261,8 @@ fn request_records(path: &Path) -> Vec<Value> {
         .split_inclusive('\n')
         .filter(|line| line.ends_with('\n'))
         .map(|line| serde_json::from_str::<Value>(line).unwrap_or_else(|error| panic!("{error} in {line}")))
-        .filter(|record| record["request_id"].is_string() && record["event"] != "mcp.opened")
+        .filter(|record| record["request_id"].as_str().is_some_and(|id| !id.is_empty()))
+        .filter(|record| record["event"] != "mcp.opened")
         .collect()
 }
 

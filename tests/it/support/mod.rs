@@ -23,7 +23,7 @@ mod world;
 
 pub use answer::Answer;
 pub use caller::{Caller, Conversation, LEGACY, MODERN, REVISIONS, legacy_message, modern_message};
-pub use conf::{AUDIENCE, Conf, PUBLIC_HOST, conf};
+pub use conf::{AUDIENCE, Conf, PUBLIC_HOST, SESSION_KEY, conf};
 pub use gateway::{Gateway, Output, portcullis, write};
 pub use http1::{Connection, Event, Framing, Opened, Request, Response, open, send, send_raw};
 pub use http2::send_h2c;
