@@ -35,7 +35,7 @@ pub struct MetricsPage {
 #[async_trait]
 impl ServeHttp for Admin {
     async fn response(&self, client: &mut ServerSession) -> Response<Vec<u8>> {
-        if let Err(refusal) = check(client, self.address) {
+        if let Some(refusal) = refusal(client, self.address) {
             return refusal;
         }
         let world = self.live.peek();
@@ -53,7 +53,7 @@ impl ServeHttp for Admin {
 #[async_trait]
 impl ServeHttp for MetricsPage {
     async fn response(&self, client: &mut ServerSession) -> Response<Vec<u8>> {
-        if let Err(refusal) = check(client, self.address) {
+        if let Some(refusal) = refusal(client, self.address) {
             return refusal;
         }
         match client.req_header().uri.path() {
@@ -138,12 +138,12 @@ impl Status {
     }
 }
 
-/// These pages are for the operator's tools on this machine: a browser that was led here by another name is refused
-/// (DNS rebinding), and nothing here is changed by a request.
-fn check(client: &ServerSession, address: SocketAddr) -> Result<(), Response<Vec<u8>>> {
+/// Refuses who should not look. These pages are for the operator's tools on this machine: a browser that was led here by
+/// another name is turned away (DNS rebinding), and nothing here is changed by a request.
+fn refusal(client: &ServerSession, address: SocketAddr) -> Option<Response<Vec<u8>>> {
     let head = client.req_header();
     if !matches!(head.method, Method::GET | Method::HEAD) {
-        return Err(text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n"));
+        return Some(text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n"));
     }
     let host =
         head.headers.get(HOST).and_then(|host| host.to_str().ok()).or_else(|| head.uri.host()).unwrap_or_default();
@@ -156,7 +156,7 @@ fn check(client: &ServerSession, address: SocketAddr) -> Result<(), Response<Vec
             .is_ok_and(|ip| ip.is_loopback() || ip == address.ip())
         || address.ip().is_unspecified() && host.parse::<SocketAddr>().is_ok();
     let has_origin = head.headers.contains_key(http::header::ORIGIN);
-    if is_ours && !has_origin { Ok(()) } else { Err(text(StatusCode::FORBIDDEN, "forbidden\n")) }
+    (!is_ours || has_origin).then(|| text(StatusCode::FORBIDDEN, "forbidden\n"))
 }
 
 fn text(status: StatusCode, body: &str) -> Response<Vec<u8>> {

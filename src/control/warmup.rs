@@ -33,7 +33,8 @@ impl BackgroundService for Warmup {
     async fn start_with_ready_notifier(&self, _shutdown: ShutdownWatch, ready: ServiceReadyNotifier) {
         let world = self.live.take();
         let mut tasks = tokio::task::JoinSet::new();
-        for issuer in world.issuers.iter().cloned() {
+        for issuer in &world.issuers {
+            let issuer = Arc::clone(issuer);
             let (metrics, now) = (Arc::clone(&self.metrics), self.clock.now());
             tasks.spawn(async move { keys::refresh(&issuer, now, &metrics).await });
         }

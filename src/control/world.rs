@@ -234,7 +234,7 @@ impl TlsFiles {
             }
             _ => None,
         };
-        Ok(Self { ca: ca.map(|chain| authorities(chain)), client })
+        Ok(Self { ca: ca.map(authorities), client })
     }
 }
 

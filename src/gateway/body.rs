@@ -9,7 +9,6 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::StatusCode;
 use pingora_proxy::Session;
 
 use super::rejection::Rejection;
@@ -82,7 +81,7 @@ fn declared_length(session: &Session) -> Result<Option<usize>, Rejection> {
         None => Ok(None),
         Some(value) => {
             let length = value.to_str().ok().and_then(|text| text.parse().ok());
-            length.map(Some).ok_or(Rejection::Malformed(StatusCode::BAD_REQUEST))
+            length.map(Some).ok_or(Rejection::Malformed)
         }
     }
 }

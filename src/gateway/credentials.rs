@@ -117,7 +117,13 @@ impl PostForm for OverNetwork {
         answer.map(|answer| (answer.status.as_u16(), answer.body)).map_err(|error| match error {
             NetError::Timeout => PostError::Timeout,
             NetError::TooLarge => PostError::TooLarge,
-            _ => PostError::Unreachable,
+            NetError::BadStatus(_)
+            | NetError::BadUrl
+            | NetError::Connect
+            | NetError::InsecureUrl
+            | NetError::Protocol
+            | NetError::Setup
+            | NetError::Tls => PostError::Unreachable,
         })
     }
 }

@@ -100,12 +100,16 @@ pub(super) fn may_repeat(admitted: &Admitted, error: &Error, reused: bool, answe
 
 /// What a Pingora error on the upstream side means to the client.
 pub(super) fn rejection_of(error: &Error) -> Rejection {
-    match error.etype() {
-        ErrorType::ReadTimedout | ErrorType::WriteTimedout => Rejection::UpstreamTimeout,
-        ErrorType::InvalidHTTPHeader | ErrorType::H1Error | ErrorType::H2Error | ErrorType::InvalidH2 => {
-            Rejection::UpstreamProtocol
-        }
-        _ => Rejection::UpstreamUnreachable,
+    let kind = error.etype();
+    if matches!(kind, ErrorType::ReadTimedout | ErrorType::WriteTimedout) {
+        Rejection::UpstreamTimeout
+    } else if matches!(
+        kind,
+        ErrorType::InvalidHTTPHeader | ErrorType::H1Error | ErrorType::H2Error | ErrorType::InvalidH2
+    ) {
+        Rejection::UpstreamProtocol
+    } else {
+        Rejection::UpstreamUnreachable
     }
 }
 

@@ -72,7 +72,6 @@ pub struct Exchange {
     record: Record,
 }
 
-#[expect(clippy::large_enum_variant, reason = "one per request; the admitted one is boxed already")]
 enum Stage {
     /// Nothing is decided.
     Received,

@@ -190,10 +190,12 @@ impl Record {
     pub(super) fn refused(&mut self, rejection: &Rejection) {
         self.reason = Some(rejection.reason());
         self.detail = rejection.detail();
-        self.outcome = Some(match rejection {
-            Rejection::ClientGone => Outcome::Aborted,
-            rejection if rejection.status().is_server_error() => Outcome::Failed,
-            _ => Outcome::Refused,
+        self.outcome = Some(if matches!(rejection, Rejection::ClientGone) {
+            Outcome::Aborted
+        } else if rejection.status().is_server_error() {
+            Outcome::Failed
+        } else {
+            Outcome::Refused
         });
     }
 

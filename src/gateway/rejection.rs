@@ -45,8 +45,8 @@ pub(crate) enum Rejection {
     },
     /// A body of more than 64 KiB came without a length.
     LengthRequired,
-    /// The request is malformed below MCP: authorization header, length, encoding.
-    Malformed(StatusCode),
+    /// The request is malformed below MCP: two authorization headers, a length that is none.
+    Malformed,
     /// The path has no such HTTP method.
     MethodNotAllowed {
         /// `Allow`.
@@ -82,116 +82,89 @@ pub(crate) enum Rejection {
 }
 
 impl Rejection {
-    /// HTTP status of the answer.
-    pub(crate) fn status(&self) -> StatusCode {
+    /// The table of refusals: HTTP status, the fixed word of `data.reason`, metrics and audit, and the public sentence,
+    /// which never holds request data, addresses or causes.
+    fn row(&self) -> (StatusCode, &'static str, &'static str) {
+        use StatusCode as S;
         match self {
-            Self::AuditUnavailable | Self::NoHealthyInstance => StatusCode::SERVICE_UNAVAILABLE,
-            Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::ClientGone => StatusCode::BAD_REQUEST,
-            Self::Denied | Self::ForbiddenHost | Self::ForbiddenOrigin | Self::InsufficientScope { .. } => {
-                StatusCode::FORBIDDEN
+            Self::AuditUnavailable => (
+                S::SERVICE_UNAVAILABLE,
+                "audit_unavailable",
+                "the request cannot be recorded, so it is not carried out",
+            ),
+            Self::BodyTimeout => (S::REQUEST_TIMEOUT, "body_timeout", "the request body did not arrive in time"),
+            Self::BodyTooLarge => (S::PAYLOAD_TOO_LARGE, "body_too_large", "the request body is too large"),
+            Self::ClientGone => (S::BAD_REQUEST, "client_gone", "the connection broke"),
+            Self::Denied => (S::FORBIDDEN, "denied", "not permitted"),
+            Self::Exchange(ExchangeError::Timeout) => {
+                (S::GATEWAY_TIMEOUT, "exchange_timeout", "no credential for the server could be obtained in time")
             }
-            Self::Exchange(error) if is_timeout(error) => StatusCode::GATEWAY_TIMEOUT,
-            Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Self::InvalidToken { .. } | Self::MissingToken { .. } => StatusCode::UNAUTHORIZED,
-            Self::LengthRequired => StatusCode::LENGTH_REQUIRED,
-            Self::Malformed(status) | Self::UpstreamRefused(status) => *status,
-            Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
-            Self::NoRoute | Self::UnknownSession => StatusCode::NOT_FOUND,
-            Self::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
-            Self::Request(error) => error.status(),
-            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::Exchange(_) | Self::UpstreamCredential | Self::UpstreamProtocol | Self::UpstreamUnreachable => {
-                StatusCode::BAD_GATEWAY
+            Self::Exchange(_) => (S::BAD_GATEWAY, "exchange_failed", "no credential for the server could be obtained"),
+            Self::ForbiddenHost => (S::FORBIDDEN, "forbidden_host", "this host name is not served here"),
+            Self::ForbiddenOrigin => (S::FORBIDDEN, "forbidden_origin", "requests from this origin are not accepted"),
+            Self::HeadersTooLarge => {
+                (S::REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large", "the request headers are too large")
             }
-            Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::InsufficientScope { .. } => (S::FORBIDDEN, "insufficient_scope", "the access token lacks a scope"),
+            Self::InvalidToken { .. } => (S::UNAUTHORIZED, "invalid_token", "the access token is not valid here"),
+            Self::LengthRequired => {
+                (S::LENGTH_REQUIRED, "length_required", "a body of more than 64 KiB needs a Content-Length")
+            }
+            Self::Malformed => (S::BAD_REQUEST, "malformed_request", "the request is malformed"),
+            Self::MethodNotAllowed { .. } => {
+                (S::METHOD_NOT_ALLOWED, "method_not_allowed", "this HTTP method is not offered here")
+            }
+            Self::MissingToken { .. } => (S::UNAUTHORIZED, "missing_token", "an access token is required"),
+            Self::NoHealthyInstance => {
+                (S::SERVICE_UNAVAILABLE, "no_healthy_instance", "no instance of the server is available")
+            }
+            Self::NoRoute => (S::NOT_FOUND, "no_route", "nothing is served at this path"),
+            Self::NotAcceptable => {
+                (S::NOT_ACCEPTABLE, "not_acceptable", "Accept must cover application/json and text/event-stream")
+            }
+            Self::Request(error) => (error.status(), error.label(), error.public_message()),
+            Self::UnknownSession => (S::NOT_FOUND, "unknown_session", "unknown session; initialize a new one"),
+            Self::UnsupportedMediaType => (
+                S::UNSUPPORTED_MEDIA_TYPE,
+                "unsupported_media_type",
+                "the body must be application/json without content encoding",
+            ),
+            Self::UpstreamCredential => {
+                (S::BAD_GATEWAY, "upstream_protocol", "the server did not accept the gateway's credential")
+            }
+            Self::UpstreamProtocol => {
+                (S::BAD_GATEWAY, "upstream_protocol", "the server gave an answer that cannot be passed on")
+            }
+            Self::UpstreamRefused(status) => (*status, "upstream_protocol", "the server refused the request"),
+            Self::UpstreamTimeout => (S::GATEWAY_TIMEOUT, "upstream_timeout", "the server did not answer in time"),
+            Self::UpstreamUnreachable => (S::BAD_GATEWAY, "upstream_unreachable", "the server could not be reached"),
         }
     }
 
-    /// JSON-RPC error code: the reserved codes where the specification names one, else the HTTP status, which lies
-    /// outside the reserved range.
-    pub(crate) fn code(&self) -> i64 {
-        match self {
-            Self::Request(error) => i64::from(error.code()),
-            other => i64::from(other.status().as_u16()),
-        }
+    /// HTTP status of the answer.
+    pub(crate) fn status(&self) -> StatusCode {
+        self.row().0
     }
 
     /// The fixed word of `data.reason`, of metrics and of the audit record.
     pub(crate) fn reason(&self) -> &'static str {
-        match self {
-            Self::AuditUnavailable => "audit_unavailable",
-            Self::BodyTimeout => "body_timeout",
-            Self::BodyTooLarge => "body_too_large",
-            Self::ClientGone => "client_gone",
-            Self::Denied => "denied",
-            Self::Exchange(error) if is_timeout(error) => "exchange_timeout",
-            Self::Exchange(_) => "exchange_failed",
-            Self::ForbiddenHost => "forbidden_host",
-            Self::ForbiddenOrigin => "forbidden_origin",
-            Self::HeadersTooLarge => "headers_too_large",
-            Self::InsufficientScope { .. } => "insufficient_scope",
-            Self::InvalidToken { .. } => "invalid_token",
-            Self::LengthRequired => "length_required",
-            Self::Malformed(_) => "malformed_request",
-            Self::MethodNotAllowed { .. } => "method_not_allowed",
-            Self::MissingToken { .. } => "missing_token",
-            Self::NoHealthyInstance => "no_healthy_instance",
-            Self::NoRoute => "no_route",
-            Self::NotAcceptable => "not_acceptable",
-            Self::Request(error) => error.label(),
-            Self::UnknownSession => "unknown_session",
-            Self::UnsupportedMediaType => "unsupported_media_type",
-            Self::UpstreamCredential | Self::UpstreamProtocol | Self::UpstreamRefused(_) => "upstream_protocol",
-            Self::UpstreamTimeout => "upstream_timeout",
-            Self::UpstreamUnreachable => "upstream_unreachable",
-        }
+        self.row().1
     }
 
-    /// A finer fixed word, where the reason has several causes. A client is told that of its own token only.
+    /// A finer fixed word for the audit record, where the reason has several causes.
     pub(crate) fn detail(&self) -> Option<&'static str> {
-        match self {
-            Self::InvalidToken { error, .. } => Some(error.label()),
-            Self::Exchange(error) => Some(error.label()),
-            _ => None,
-        }
+        if let Self::Exchange(error) = self { Some(error.label()) } else { self.public_detail() }
     }
 
+    /// A finer fixed word that the caller may know too: it is about their own token.
     fn public_detail(&self) -> Option<&'static str> {
         if let Self::InvalidToken { error, .. } = self { Some(error.label()) } else { None }
     }
 
-    /// The public sentence. Never request data, addresses or causes.
-    fn message(&self) -> &'static str {
-        match self {
-            Self::AuditUnavailable => "the request cannot be recorded, so it is not carried out; try again later",
-            Self::BodyTimeout => "the request body did not arrive in time",
-            Self::BodyTooLarge => "the request body is too large",
-            Self::ClientGone => "the connection broke",
-            Self::Denied => "not permitted",
-            Self::Exchange(_) => "no credential for the server could be obtained",
-            Self::ForbiddenHost => "this host name is not served here",
-            Self::ForbiddenOrigin => "requests from this origin are not accepted",
-            Self::HeadersTooLarge => "the request headers are too large",
-            Self::InsufficientScope { .. } => "the access token lacks a scope",
-            Self::InvalidToken { .. } => "the access token is not valid here",
-            Self::LengthRequired => "a body of more than 64 KiB needs a Content-Length",
-            Self::Malformed(_) => "the request is malformed",
-            Self::MethodNotAllowed { .. } => "this HTTP method is not offered here",
-            Self::MissingToken { .. } => "an access token is required",
-            Self::NoHealthyInstance => "no instance of the server is available; try again later",
-            Self::NoRoute => "nothing is served at this path",
-            Self::NotAcceptable => "Accept must cover application/json and text/event-stream",
-            Self::Request(error) => error.public_message(),
-            Self::UnknownSession => "unknown session; initialize a new one",
-            Self::UnsupportedMediaType => "the body must be application/json without content encoding",
-            Self::UpstreamCredential => "the server did not accept the gateway's credential",
-            Self::UpstreamProtocol => "the server gave an answer that cannot be passed on",
-            Self::UpstreamRefused(_) => "the server refused the request",
-            Self::UpstreamTimeout => "the server did not answer in time",
-            Self::UpstreamUnreachable => "the server could not be reached",
-        }
+    /// JSON-RPC error code: the reserved codes where the specification names one, else the HTTP status, which lies
+    /// outside the reserved range.
+    fn code(&self) -> i32 {
+        if let Self::Request(error) = self { error.code() } else { i32::from(self.status().as_u16()) }
     }
 
     /// Whether the client's connection may serve another request: not when part of this one may still be on it.
@@ -203,42 +176,44 @@ impl Rejection {
                 | Self::ClientGone
                 | Self::HeadersTooLarge
                 | Self::LengthRequired
-                | Self::Malformed(_)
+                | Self::Malformed
         )
     }
 
-    fn headers(&self) -> Option<(HeaderName, HeaderValue)> {
-        match self {
-            Self::AuditUnavailable | Self::NoHealthyInstance => Some((RETRY_AFTER, HeaderValue::from_static("1"))),
-            Self::InsufficientScope { challenge }
-            | Self::InvalidToken { challenge, .. }
-            | Self::MissingToken { challenge } => Some((WWW_AUTHENTICATE, challenge.clone())),
-            Self::MethodNotAllowed { allow } => Some((ALLOW, HeaderValue::from_static(allow))),
-            _ => None,
+    /// The header that goes with the refusal.
+    fn header(&self) -> Option<(HeaderName, HeaderValue)> {
+        if let Self::MethodNotAllowed { allow } = self {
+            return Some((ALLOW, HeaderValue::from_static(allow)));
         }
+        if let Self::InsufficientScope { challenge }
+        | Self::InvalidToken { challenge, .. }
+        | Self::MissingToken { challenge } = self
+        {
+            return Some((WWW_AUTHENTICATE, challenge.clone()));
+        }
+        (self.status() == StatusCode::SERVICE_UNAVAILABLE).then(|| (RETRY_AFTER, HeaderValue::from_static("1")))
     }
 
     /// The JSON-RPC error object's text, for an answer of its own or for an event in a stream that is already open.
     pub(crate) fn body(&self, id: Option<&RequestId>, request_id: &str) -> Bytes {
         let id = id.and_then(|id| serde_json::from_str::<&RawValue>(id.as_json()).ok());
-        let versions = match self {
-            Self::Request(RequestError::UnsupportedVersion { requested }) => {
-                (Some(Revision::ALL.map(Revision::as_str)), Some(&**requested))
-            }
-            _ => (None, None),
+        let requested = if let Self::Request(RequestError::UnsupportedVersion { requested }) = self {
+            Some(&**requested)
+        } else {
+            None
         };
         let error = ErrorAnswer {
             jsonrpc: "2.0",
             id,
             error: ErrorObject {
                 code: self.code(),
-                message: self.message(),
+                message: self.row().2,
                 data: ErrorData {
                     reason: self.reason(),
                     detail: self.public_detail(),
                     request_id,
-                    supported: versions.0,
-                    requested: versions.1,
+                    supported: requested.map(|_| Revision::ALL.map(Revision::as_str)),
+                    requested,
                 },
             },
         };
@@ -255,15 +230,11 @@ impl Rejection {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if let Some((name, value)) = self.headers() {
+        if let Some((name, value)) = self.header() {
             headers.insert(name, value);
         }
         response
     }
-}
-
-fn is_timeout(error: &ExchangeError) -> bool {
-    matches!(error, ExchangeError::Timeout)
 }
 
 #[derive(Serialize)]
@@ -275,7 +246,7 @@ struct ErrorAnswer<'a> {
 
 #[derive(Serialize)]
 struct ErrorObject<'a> {
-    code: i64,
+    code: i32,
     message: &'static str,
     data: ErrorData<'a>,
 }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use http::StatusCode;
 use quick_cache::sync::Cache;
 
 use crate::identity::bearer::{BearerError, TokenDigest, UnverifiedToken};
@@ -109,7 +108,7 @@ pub(super) fn refuse_head(shell: &Shell, route: &Route, error: BearerError) -> R
     let challenge = route.challenges.unusable_head(error);
     match error {
         BearerError::Missing => Rejection::MissingToken { challenge },
-        BearerError::Repeated => Rejection::Malformed(StatusCode::BAD_REQUEST),
+        BearerError::Repeated => Rejection::Malformed,
         BearerError::Malformed | BearerError::TooLong => {
             Rejection::InvalidToken { error: AuthnError::Malformed, challenge }
         }

@@ -22,8 +22,8 @@ pub struct Scopes(Arc<[Box<str>]>);
 impl Scopes {
     /// Sorts and deduplicates.
     pub fn new<S: Into<Box<str>>>(scopes: impl IntoIterator<Item = S>) -> Self {
-        let mut scopes: Vec<Box<str>> =
-            scopes.into_iter().map(Into::into).filter(|s: &Box<str>| !s.is_empty()).collect();
+        let mut scopes: Vec<Box<str>> = scopes.into_iter().map(Into::into).collect();
+        scopes.retain(|scope| !scope.is_empty());
         scopes.sort_unstable();
         scopes.dedup();
         Self(scopes.into())
