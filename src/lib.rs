@@ -65,16 +65,16 @@
 //! credential: secret, time
 //! policy: identity, mcp, time
 //! session: identity, secret, time
-//! config: credential, identity, policy, secret
+//! config: credential, identity, mcp, policy, secret
 //! routing:
-//! registry: config, identity, policy, routing
+//! registry: config, credential, identity, policy, routing
 //! audit: credential, identity, mcp, policy
 //! snapshot: config, registry, session
 //! net: config, identity, registry, secret, time
 //! telemetry: audit, config, credential, mcp, policy
 //! gateway: audit, config, credential, identity, mcp, net, policy, registry, routing, secret, session, snapshot, telemetry, time
 //! control: audit, config, identity, net, policy, registry, routing, session, snapshot, telemetry, time
-//! demo: config
+//! demo: secret, time
 //! cli: config, secret
 //! app: cli, config, control, demo, gateway, net, snapshot, telemetry, time
 //! ```

@@ -199,7 +199,7 @@ impl ProxyHttp for Gateway {
     }
 
     async fn logging(&self, client: &mut Client, _error: Option<&Error>, exchange: &mut Self::CTX) {
-        record::finish(&self.shell, client, exchange).await;
+        record::finish(&self.shell, client, &mut exchange.record).await;
     }
 
     fn suppress_error_log(&self, _client: &Client, _exchange: &Self::CTX, _error: &Error) -> bool {

@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderValue, Method};
 use pingora_proxy::Session as Client;
 
-use crate::audit::EventKind;
 use crate::identity::Caller;
 use crate::identity::bearer::{self, UnverifiedToken};
 use crate::mcp::{self, McpRequest, Message, RequestId, Revision};
@@ -15,7 +14,6 @@ use crate::registry::Route;
 use crate::routing::Instance;
 use crate::session::{self, Binding, Session};
 use crate::snapshot::Snapshot;
-use crate::telemetry::audit::PendingRecord;
 use crate::time::UnixSeconds;
 
 use super::credentials::{self, Obtained};
@@ -43,11 +41,10 @@ pub(super) struct Admitted {
     pub(super) instance: Arc<Instance>,
     /// What the server sees in place of the token.
     pub(super) credential: Option<Obtained>,
-    /// Its audit record: its place in the queue was reserved before anything could be done, and it is written even when
-    /// the request is dropped half-way.
-    pub(super) audit: PendingRecord,
-    /// The client's headers: rules may read them again when the answer is filtered.
-    pub(super) head: HeaderMap,
+    /// The client's headers, when the answer may hold lists: rules may read them again to filter those.
+    pub(super) list_head: HeaderMap,
+    /// The session id as the client sent it, when the request belongs to a session.
+    pub(super) session_id: Option<HeaderValue>,
     /// The `now` of every rule.
     pub(super) arrived_at: UnixSeconds,
 }
@@ -89,10 +86,13 @@ pub(super) async fn admit(
     let session = open_session(shell, &world, &route, &caller, &ask, client, record)?;
     let permits = decide(shell, &route, &caller, &subject_token, &ask, client, record)?;
     let instance = pick(&route, session.as_ref(), record)?;
-    let audit = promise_record(shell, &world, record).await?;
+    promise_record(shell, &world, record).await?;
     let credential = obtain(shell, &route, &caller, &subject_token, &permits, record).await?;
-    let (head, arrived_at) = (client.req_header().headers.clone(), shell.clock.now());
+    let headers = &client.req_header().headers;
     Ok(Admitted {
+        list_head: if ask.may_bring_lists() { headers.clone() } else { HeaderMap::new() },
+        session_id: session.as_ref().and_then(|_session| headers.get(SESSION_ID).cloned()),
+        arrived_at: shell.clock.now(),
         world,
         route,
         caller,
@@ -102,9 +102,6 @@ pub(super) async fn admit(
         permits,
         instance,
         credential,
-        audit,
-        head,
-        arrived_at,
     })
 }
 
@@ -263,10 +260,11 @@ fn pick(route: &Route, session: Option<&Session>, record: &mut Record) -> Result
 }
 
 /// The place of the audit record, before anything is done that would have to be recorded.
-async fn promise_record(shell: &Shell, world: &Snapshot, record: &Record) -> Result<PendingRecord, Rejection> {
+async fn promise_record(shell: &Shell, world: &Snapshot, record: &mut Record) -> Result<(), Rejection> {
     let place = shell.audit.reserve(world.config.audit.on_full);
     let place = tokio::time::timeout(AUDIT_WAIT_MAX, place).await.map_err(|_elapsed| Rejection::AuditUnavailable)?;
-    Ok(place.map_err(|_unavailable| Rejection::AuditUnavailable)?.promise(record.event(EventKind::McpRequest)))
+    record.place = Some(place.map_err(|_unavailable| Rejection::AuditUnavailable)?);
+    Ok(())
 }
 
 /// Whose authority: a credential for this very caller. The permits are asked for so that nothing is minted for a refused
@@ -314,6 +312,12 @@ impl Ask {
     /// Whether it opens a session: the answer may bring an id.
     pub(super) fn opens_a_session(&self) -> bool {
         self.messages().iter().any(|message| message.method() == Some(mcp::Method::Initialize))
+    }
+
+    /// Whether lists may come back that the policy filters: also on a GET stream, which may replay earlier answers.
+    fn may_bring_lists(&self) -> bool {
+        matches!(self, Self::OpenStream(_))
+            || self.messages().iter().any(|message| message.method().is_some_and(mcp::Method::is_list))
     }
 
     /// Whether a session id on it counts: legacy, and not the request that opens a new one.

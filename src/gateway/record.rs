@@ -18,12 +18,13 @@ use crate::registry::Route;
 use crate::routing::Instance;
 use crate::session::Ring;
 use crate::snapshot::Snapshot;
+use crate::telemetry::audit::AuditPlace;
 use crate::telemetry::metrics::MethodLabel;
 
+use super::Shell;
 use super::local::{self, AllowedOrigin};
 use super::meters::RouteMeters;
 use super::rejection::Rejection;
-use super::{Exchange, Shell, Stage};
 
 /// The facts of one request, noted as they become known. From them its audit record and its metrics are made, once.
 pub(super) struct Record {
@@ -66,6 +67,9 @@ pub(super) struct Record {
     upstream_took: Option<Duration>,
     /// Tells that a stream is open when it has been for a while.
     opened: Option<tokio::task::AbortHandle>,
+    /// The place of the audit record, reserved before anything goes upstream. While it is here the request has no record
+    /// yet: whoever drops it half-way writes one.
+    pub(super) place: Option<AuditPlace>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,6 +115,7 @@ impl Record {
             upstream_started: None,
             upstream_took: None,
             opened: None,
+            place: None,
         }
     }
 
@@ -251,7 +256,7 @@ impl Record {
         }
     }
 
-    pub(super) fn event(&self, event: EventKind) -> Event {
+    fn event(&self, event: EventKind) -> Event {
         Event {
             request_id: self.request_id.clone(),
             trace_id: self.trace_id.clone(),
@@ -281,11 +286,7 @@ impl Record {
 }
 
 /// Ends a request: exactly one audit event, and its metrics, on every outcome.
-pub(super) async fn finish(shell: &Shell, client: &mut Client, exchange: &mut Exchange) {
-    let Exchange { stage, record } = exchange;
-    if let Some(opened) = record.opened.take() {
-        opened.abort();
-    }
+pub(super) async fn finish(shell: &Shell, client: &mut Client, record: &mut Record) {
     let kind = match (record.is_local, record.reason) {
         (true, _) => EventKind::HttpAnswered,
         (false, Some("missing_token" | "invalid_token")) => EventKind::AuthRefused,
@@ -295,18 +296,24 @@ pub(super) async fn finish(shell: &Shell, client: &mut Client, exchange: &mut Ex
     event.status = client.response_written().map(|head| head.status.as_u16());
     event.bytes_out = client.as_downstream().body_bytes_sent() as u64;
     tell_metrics(record, &event);
-    match std::mem::replace(stage, Stage::Received) {
-        // Its place was reserved before anything went upstream.
-        Stage::Admitted(forwarded) => {
-            let mut pending = forwarded.admitted.audit;
-            *pending.event_mut() = event;
-            pending.finish();
-        }
+    let place = match record.place.take() {
+        Some(place) => Some(place),
         // A refused request is recorded too. It waits for its place here: its client already has the answer.
-        Stage::Received | Stage::Refused(_) => {
-            if let Ok(place) = shell.audit.reserve(OnFull::Wait).await {
-                place.record(event);
-            }
+        None => shell.audit.reserve(OnFull::Wait).await.ok(),
+    };
+    if let Some(place) = place {
+        place.record(event);
+    }
+}
+
+impl Drop for Record {
+    /// A request that is dropped half-way, by a panic or the end of the process, has its record all the same.
+    fn drop(&mut self) {
+        if let Some(opened) = self.opened.take() {
+            opened.abort();
+        }
+        if let Some(place) = self.place.take() {
+            place.record(self.event(EventKind::McpRequest));
         }
     }
 }

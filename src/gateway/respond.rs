@@ -314,7 +314,7 @@ fn with_filter<T>(
         http_method: "POST",
         host: &record.host,
         path: &route.config.path,
-        headers: &admitted.head,
+        headers: &admitted.list_head,
         client_ip: record.client_ip,
         body_bytes: record.bytes_in,
         revision: admitted.ask.revision(),
@@ -356,7 +356,7 @@ fn seal(shell: &Shell, admitted: &Admitted, upstream_id: &HeaderValue) -> Result
 
 /// Ends the session of the request: its id opens no more.
 fn end_session(shell: &Shell, admitted: &Admitted, event: SessionEvent) {
-    if let (Some(session), Some(id)) = (&admitted.session, admitted.head.get(SESSION_ID)) {
+    if let (Some(session), Some(id)) = (&admitted.session, &admitted.session_id) {
         shell.revoked.insert(id.as_bytes(), session.expires_at, shell.clock.now());
         shell.metrics.session(event);
     }

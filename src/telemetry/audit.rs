@@ -51,19 +51,10 @@ pub struct AuditSink {
 }
 
 /// A place in the queue. Dropped unused it goes back: that is right when nothing was done, so that there is nothing to
-/// record. From the moment something may be done, keep a [`PendingRecord`] instead.
+/// record.
 #[must_use = "a place that is dropped records nothing"]
 pub struct AuditPlace {
     permit: mpsc::OwnedPermit<Queued>,
-}
-
-/// An event that will be recorded whatever happens: on [`PendingRecord::finish`], and otherwise when it is dropped, be it
-/// by a panic or because a client went away. So a request has exactly one record by construction.
-pub struct PendingRecord {
-    /// INVARIANT: `Some` until the drop.
-    place: Option<AuditPlace>,
-    event: Event,
-    since: Instant,
 }
 
 /// Why there is no place in the queue.
@@ -197,51 +188,11 @@ impl AuditPlace {
         let time_ms = u64::try_from(time_ms).unwrap_or(u64::MAX);
         self.permit.send(Queued { time_ms, event: Box::new(event) });
     }
-
-    /// Promises a record: `event`, as it will be by then.
-    #[must_use = "dropping it writes the record"]
-    pub fn promise(self, event: Event) -> PendingRecord {
-        PendingRecord { place: Some(self), event, since: Instant::now() }
-    }
 }
 
 impl fmt::Debug for AuditPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AuditPlace").finish_non_exhaustive()
-    }
-}
-
-impl PendingRecord {
-    /// The event as known so far.
-    #[must_use]
-    pub fn event(&self) -> &Event {
-        &self.event
-    }
-
-    /// The event, to add what is learned.
-    pub fn event_mut(&mut self) -> &mut Event {
-        &mut self.event
-    }
-
-    /// Records the event. The same as dropping it; the name says that the end is the intended one.
-    pub fn finish(self) {}
-}
-
-impl Drop for PendingRecord {
-    fn drop(&mut self) {
-        if let Some(place) = self.place.take() {
-            let mut event = std::mem::take(&mut self.event);
-            if event.duration.is_zero() {
-                event.duration = self.since.elapsed();
-            }
-            place.record(event);
-        }
-    }
-}
-
-impl fmt::Debug for PendingRecord {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PendingRecord").field("event", &self.event).finish_non_exhaustive()
     }
 }
 

@@ -104,7 +104,7 @@ pub const FORMAT_VAR: &str = "PORTCULLIS_LOG_FORMAT";
 /// request's summary in the text. The audit record and the metrics have each of these with its cause, ERROR is kept for
 /// what someone should get up for, and request data does not belong into the process log. `info,pingora_proxy=error`
 /// brings them back.
-pub const FILTER_DEFAULT: &str = "info,pingora_proxy=off,pingora_core::apps=off";
+pub const FILTER_DEFAULT: &str = "info,pingora_proxy=off,pingora_core::apps=off,rmcp=warn";
 
 /// Target and beginning of messages that a single client can cause at will.
 const PER_CONNECTION: &[(&str, &str)] = &[("pingora_core::services::listening", "Downstream handshake")];

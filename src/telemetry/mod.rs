@@ -4,5 +4,5 @@ pub mod audit;
 pub mod log;
 pub mod metrics;
 
-pub use audit::{AuditPlace, AuditSink, AuditUnavailable, PendingRecord};
+pub use audit::{AuditPlace, AuditSink, AuditUnavailable};
 pub use metrics::Metrics;

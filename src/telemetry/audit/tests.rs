@@ -213,50 +213,15 @@ async fn a_place_that_is_not_needed_goes_back() {
 }
 
 #[tokio::test]
-async fn a_promised_record_is_written_once_whatever_happens() {
-    let log = Log::new();
-    let sink = log.sink(8);
-    let mut finished = sink.reserve(OnFull::Wait).await.unwrap().promise(event("finished"));
-    finished.event_mut().status = Some(200);
-    finished.event_mut().duration = Duration::from_millis(7);
-    assert_eq!(finished.event().status, Some(200));
-    finished.finish();
-
-    let panicked = sink.reserve(OnFull::Wait).await.unwrap().promise(event("panicked"));
-    let task = tokio::spawn(async move {
-        let _kept = panicked;
-        std::panic::resume_unwind(Box::new("a bug"));
-    });
-    assert!(task.await.unwrap_err().is_panic());
-
-    let cancelled = sink.reserve(OnFull::Wait).await.unwrap().promise(event("cancelled"));
-    let task = tokio::spawn(async move {
-        let _kept = cancelled;
-        std::future::pending::<()>().await;
-    });
-    task.abort();
-    assert!(task.await.unwrap_err().is_cancelled());
-
-    sink.close(LONG).unwrap();
-    let lines = log.lines();
-    let of = |key: &str| lines.iter().map(|line| line[key].clone()).collect::<Vec<_>>();
-    assert_eq!(of("request_id"), ["finished", "panicked", "cancelled"]);
-    assert_eq!(of("outcome"), ["aborted", "aborted", "aborted"]);
-    assert_eq!(of("status"), [Value::from(200), Value::Null, Value::Null]);
-    assert_eq!(lines[0]["duration_ms"], 7.0);
-    assert!(lines[1]["duration_ms"].as_f64().unwrap() > 0.0);
-}
-
-#[tokio::test]
 async fn closing_waits_for_open_requests_and_takes_no_others() {
     let log = Log::new();
     let sink = log.sink(8);
-    let open = sink.reserve(OnFull::Wait).await.unwrap().promise(event("open"));
+    let open = sink.reserve(OnFull::Wait).await.unwrap();
     assert_eq!(sink.close(Duration::from_millis(10)), Err(NotDrained { records: 1 }));
     while sink.reserve(OnFull::Wait).await.err() != Some(AuditUnavailable::Closed) {
         tokio::task::yield_now().await;
     }
-    open.finish();
+    open.record(event("open"));
     sink.close(LONG).unwrap();
     sink.close(LONG).unwrap();
     assert_eq!(log.ids(), ["open"]);
