@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
@@ -19,11 +18,12 @@ use crate::config::Config;
 use crate::control::admin::{Admin, MetricsPage};
 use crate::control::health::HealthChecks;
 use crate::control::keys::KeyRefresh;
-use crate::control::phases::Phases;
+use crate::control::phases::{Phases, Signals};
 use crate::control::reload::Reload;
 use crate::control::warmup::Warmup;
 use crate::control::world;
 use crate::gateway::Gateway;
+use crate::lifecycle::Lifecycle;
 use crate::net::Outbound;
 use crate::snapshot::Live;
 use crate::telemetry::audit::AuditSink;
@@ -47,7 +47,7 @@ pub fn run(path: &Path, config: Config, upgrade: bool) -> anyhow::Result<()> {
     let audit = AuditSink::start(&config.audit, gateway_id()?.into(), &metrics).context("audit log")?;
     let live = Arc::new(Live::new(world::build(config, None, &outbound, &metrics)?));
     metrics.config_in_force(live.peek().generation);
-    let draining = Arc::new(AtomicBool::new(false));
+    let lifecycle = Arc::new(Lifecycle::default());
     let config = Arc::clone(&live.peek().config);
 
     let options = Opt { upgrade, ..Opt::default() };
@@ -62,7 +62,7 @@ pub fn run(path: &Path, config: Config, upgrade: bool) -> anyhow::Result<()> {
     bootstrap.add_dependency(&warmup);
 
     let gateway =
-        Gateway::new(Arc::clone(&live), Arc::clone(&metrics), audit.clone(), outbound.clone(), Arc::clone(&draining));
+        Gateway::new(Arc::clone(&live), Arc::clone(&metrics), audit.clone(), outbound.clone(), Arc::clone(&lifecycle));
     let gateway = gateway.map_err(|_unspecified| anyhow!("the system has no random numbers"))?;
     let mut proxy = http_proxy_service_with_name(&server.configuration, gateway, "gateway");
     if let Some(app) = proxy.app_logic_mut() {
@@ -77,7 +77,7 @@ pub fn run(path: &Path, config: Config, upgrade: bool) -> anyhow::Result<()> {
     server.add_service(proxy).add_dependency(&bootstrap);
 
     if let Some(address) = config.admin {
-        let page = Admin { address, live: Arc::clone(&live), draining: Arc::clone(&draining) };
+        let page = Admin { address, live: Arc::clone(&live), lifecycle: Arc::clone(&lifecycle) };
         let mut service = Service::new("admin".to_owned(), page);
         service.add_tcp(&address.to_string());
         server.add_service(service).add_dependency(&bootstrap);
@@ -91,11 +91,23 @@ pub fn run(path: &Path, config: Config, upgrade: bool) -> anyhow::Result<()> {
     server.add_service(background_service("health", HealthChecks::new(Arc::clone(&live)))).add_dependency(&warmup);
     let keys = KeyRefresh { live: Arc::clone(&live), metrics: Arc::clone(&metrics), clock };
     server.add_service(background_service("keys", keys)).add_dependency(&warmup);
-    server.add_service(background_service("phases", Phases::new(phases, draining)));
+    let phases = Phases {
+        phases: tokio::sync::Mutex::new(phases),
+        lifecycle: Arc::clone(&lifecycle),
+        audit: audit.clone(),
+        pid_file: config.server.pid_file.clone(),
+        grace: Duration::from_secs(config.server.grace_period_seconds),
+    };
+    server.add_service(background_service("phases", phases));
     let reload = Reload { path: path.to_owned(), live: Arc::clone(&live), audit: audit.clone(), metrics, outbound };
     server.add_service(background_service("reload", reload));
 
-    server.run(RunArgs::default());
+    let signals = Signals {
+        upgrade_sock: config.server.upgrade_sock.clone(),
+        lifecycle,
+        drain: Duration::from_secs(config.server.drain_seconds),
+    };
+    server.run(RunArgs { shutdown_signal: Box::new(signals) });
     audit.close(AUDIT_CLOSE_MAX).context("audit log")
 }
 

@@ -40,6 +40,11 @@ pub enum Command {
     /// Shows the gateway at work on this machine: issuer, tool servers, gateway, all on loopback.
     #[cfg(feature = "demo")]
     Demo(Demo),
+    /// Swaps the running binary and configuration without a lost request.
+    #[command(
+        after_help = "Exit codes: 0 swapped; 64 the configuration has problems; 70 not swapped. In every case but 0 the running process goes on serving."
+    )]
+    Upgrade(Upgrade),
     /// Prints a session key: 32 random bytes in base64.
     Keygen,
 }
@@ -53,7 +58,7 @@ pub struct Run {
     /// Takes the listening sockets over from the running process.
     #[arg(long)]
     pub upgrade: bool,
-    /// Goes into the background and writes `server.pid_file`.
+    /// Goes into the background.
     #[arg(long)]
     pub daemon: bool,
 }
@@ -84,6 +89,14 @@ pub struct Demo {
     pub once: bool,
 }
 
+/// `portcullis upgrade`
+#[derive(Args, Clone, Debug)]
+pub struct Upgrade {
+    /// The configuration file of the process to come.
+    #[arg(long, short, value_name = "FILE")]
+    pub config: PathBuf,
+}
+
 /// Reads the command line of this process; help, version and usage errors (2) end it here.
 #[must_use]
 pub fn parse() -> Cli {
@@ -91,14 +104,14 @@ pub fn parse() -> Cli {
 }
 
 impl Run {
-    /// Starts the same command again in the background and writes the process id to `pid_file`.
+    /// Starts the same command again in the background.
     ///
     /// A process of its own, not a fork of this one: no thread, lock or socket of ours is carried over, so there is no
     /// moment at which half of the gateway exists. Its log goes where ours goes.
     ///
     /// # Errors
-    /// When the program cannot be started, or the file cannot be written.
-    pub fn daemonize(&self, pid_file: Option<&Path>) -> io::Result<ExitCode> {
+    /// When the program cannot be started.
+    pub fn daemonize(&self) -> io::Result<ExitCode> {
         let mut command = std::process::Command::new(std::env::current_exe()?);
         command.arg("run").arg("--config").arg(&self.config);
         if self.upgrade {
@@ -106,10 +119,7 @@ impl Run {
         }
         // A process group of its own: the keys of this terminal do not reach it.
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
-        let child = command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null()).spawn()?;
-        if let Some(path) = pid_file {
-            std::fs::write(path, format!("{}\n", child.id()))?;
-        }
+        command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null()).spawn()?;
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -177,6 +187,7 @@ mod tests {
         for line in [
             "run --config a.yaml",
             "run --config a.yaml --upgrade --daemon",
+            "upgrade --config a.yaml",
             "check --config a.yaml",
             "check a.yaml b.yaml --no-secrets",
             "keygen",

@@ -60,6 +60,7 @@
 //! ```text imports
 //! time:
 //! secret:
+//! lifecycle:
 //! mcp:
 //! identity: time
 //! credential: secret, time
@@ -72,11 +73,11 @@
 //! snapshot: config, registry, session
 //! net: config, identity, registry, secret, time
 //! telemetry: audit, config, credential, mcp, policy
-//! gateway: audit, config, credential, identity, mcp, net, policy, registry, routing, secret, session, snapshot, telemetry, time
-//! control: audit, config, identity, net, policy, registry, routing, session, snapshot, telemetry, time
+//! gateway: audit, config, credential, identity, lifecycle, mcp, net, policy, registry, routing, secret, session, snapshot, telemetry, time
+//! control: audit, config, identity, lifecycle, net, policy, registry, routing, session, snapshot, telemetry, time
 //! demo: secret, time
 //! cli: config, secret
-//! app: cli, config, control, demo, gateway, net, snapshot, telemetry, time
+//! app: cli, config, control, demo, gateway, lifecycle, net, snapshot, telemetry, time
 //! ```
 //!
 //! # Modules in reading order
@@ -104,5 +105,6 @@ pub mod gateway;
 pub mod net;
 pub mod telemetry;
 
+pub mod lifecycle;
 pub mod secret;
 pub mod time;

@@ -1,10 +1,12 @@
 //! Flags, then configuration, then the gateway.
 
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use portcullis::cli::{self, Command, EXIT_CONFIG, EXIT_SOFTWARE};
-use portcullis::{app, config, telemetry};
+use portcullis::config::{self, Config};
+use portcullis::{app, control, telemetry};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -32,23 +34,33 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         #[cfg(feature = "demo")]
         Command::Demo(demo) => demonstrate(&demo),
         Command::Run(run) => serve(&run),
+        Command::Upgrade(upgrade) => {
+            let Some(config) = load(&upgrade.config)? else { return Ok(ExitCode::from(EXIT_CONFIG)) };
+            control::upgrade::swap(&upgrade.config, &config, &mut io::stdout().lock())?;
+            Ok(ExitCode::SUCCESS)
+        }
     }
 }
 
 fn serve(run: &cli::Run) -> anyhow::Result<ExitCode> {
-    let config = match config::load(&run.config, &config::rule_issues) {
-        Ok(config) => config,
-        Err(report) => {
-            writeln!(io::stderr().lock(), "{report}")?;
-            return Ok(ExitCode::from(EXIT_CONFIG));
-        }
-    };
+    let Some(config) = load(&run.config)? else { return Ok(ExitCode::from(EXIT_CONFIG)) };
     if run.daemon {
-        return Ok(run.daemonize(config.server.pid_file.as_deref())?);
+        return Ok(run.daemonize()?);
     }
     telemetry::log::init()?;
     app::run(&run.config, config, run.upgrade)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The configuration; `None` after its problems were reported.
+fn load(path: &Path) -> io::Result<Option<Config>> {
+    match config::load(path, &config::rule_issues) {
+        Ok(config) => Ok(Some(config)),
+        Err(report) => {
+            writeln!(io::stderr().lock(), "{report}")?;
+            Ok(None)
+        }
+    }
 }
 
 /// The demonstration runs the real gateway, in this process, on the configuration it has written.

@@ -79,12 +79,15 @@ pub struct ServerSettings {
     pub threads: usize,
     /// Whether idle workers take work from busy ones. Default: true.
     pub work_stealing: bool,
-    /// Where the process id is written when `--daemon` is given.
+    /// Where the process id is written once the process serves; `portcullis upgrade` finds it there.
     pub pid_file: Option<PathBuf>,
     /// The socket over which an upgrade hands over the listeners.
     pub upgrade_sock: Option<PathBuf>,
     /// How long the old process serves its open streams after an upgrade. Default: 30.
     pub grace_period_seconds: u64,
+    /// How long `/readyz` says 503 before SIGTERM closes the listening sockets, so that a load balancer notices.
+    /// Default: 1.
+    pub drain_seconds: u64,
     /// How long a graceful end may take after the grace period. Default: 10.
     pub graceful_shutdown_timeout_seconds: u64,
 }

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HOST};
@@ -11,6 +10,7 @@ use pingora::apps::http_app::ServeHttp;
 use pingora::protocols::http::ServerSession;
 use serde::Serialize;
 
+use crate::lifecycle::Lifecycle;
 use crate::snapshot::{Live, Snapshot};
 use crate::telemetry::metrics::Metrics;
 
@@ -20,8 +20,8 @@ pub struct Admin {
     pub address: SocketAddr,
     /// What it tells of.
     pub live: Arc<Live>,
-    /// Set when the process is on its way out.
-    pub draining: Arc<AtomicBool>,
+    /// Whether the process is on its way out.
+    pub lifecycle: Arc<Lifecycle>,
 }
 
 /// `/metrics`.
@@ -39,7 +39,7 @@ impl ServeHttp for Admin {
             return refusal;
         }
         let world = self.live.peek();
-        let status = Status::of(&world, self.draining.load(Ordering::Relaxed));
+        let status = Status::of(&world, self.lifecycle.is_draining());
         match client.req_header().uri.path() {
             "/healthz" => text(StatusCode::OK, "alive\n"),
             "/readyz" if status.ready => text(StatusCode::OK, "ready\n"),

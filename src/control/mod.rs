@@ -6,5 +6,6 @@ pub mod health;
 pub mod keys;
 pub mod phases;
 pub mod reload;
+pub mod upgrade;
 pub mod warmup;
 pub mod world;

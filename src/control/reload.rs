@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::MissedTickBehavior;
 use tracing::{error, info};
 
 use crate::audit::{Event, EventKind, Outcome};
@@ -18,8 +20,8 @@ use crate::telemetry::metrics::{Metrics, ReloadOutcome};
 
 use super::world;
 
-/// On SIGHUP: reopens the audit file (log rotation), and reads the configuration again. A configuration with a problem
-/// replaces nothing.
+/// On SIGHUP reopens the audit file (log rotation) and reads the configuration again; reads it again too when the file has
+/// changed. A configuration with a problem replaces nothing.
 pub struct Reload {
     /// The file.
     pub path: PathBuf,
@@ -40,18 +42,35 @@ impl BackgroundService for Reload {
             error!("SIGHUP cannot be listened for: neither reload nor log rotation will work.");
             return;
         };
+        let mut looks = tokio::time::interval(LOOK_INTERVAL);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut seen = self.modified();
         loop {
             tokio::select! {
                 _ = shutdown.changed() => return,
-                hangup = hangups.recv() => if hangup.is_none() { return },
+                hangup = hangups.recv() => match hangup {
+                    Some(()) => self.audit.reopen(),
+                    None => return,
+                },
+                _ = looks.tick() => {
+                    // Half-written files have a newer time a moment later, and are then read again.
+                    let modified = self.modified();
+                    if modified == seen || modified.is_none() {
+                        continue;
+                    }
+                }
             }
-            self.audit.reopen();
+            seen = self.modified();
             self.reload().await;
         }
     }
 }
 
 impl Reload {
+    fn modified(&self) -> Option<SystemTime> {
+        std::fs::metadata(&self.path).and_then(|metadata| metadata.modified()).ok()
+    }
+
     async fn reload(&self) {
         let before = self.live.take();
         let outcome = match config::load(&self.path, &config::rule_issues) {
@@ -87,3 +106,6 @@ impl Reload {
         }
     }
 }
+
+/// How often it is looked whether the file has changed.
+const LOOK_INTERVAL: Duration = Duration::from_secs(2);

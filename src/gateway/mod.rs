@@ -16,7 +16,6 @@ mod revoked;
 mod tokens;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -27,6 +26,7 @@ use pingora::{Error, ErrorSource, ErrorType};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session as Client};
 use ring::rand::{SecureRandom, SystemRandom};
 
+use crate::lifecycle::Lifecycle;
 use crate::net::Outbound;
 use crate::snapshot::Live;
 use crate::telemetry::audit::AuditSink;
@@ -63,7 +63,7 @@ struct Shell {
     annotations: Annotations,
     request_ids: RequestIds,
     random: SystemRandom,
-    draining: Arc<AtomicBool>,
+    lifecycle: Arc<Lifecycle>,
 }
 
 /// One request on its way. The stage only moves forward.
@@ -214,7 +214,7 @@ impl ProxyHttp for Gateway {
 
 impl Gateway {
     /// A gateway that serves what is live, and tells `metrics` and `audit` of it. `outbound` reaches token endpoints;
-    /// `draining` is raised when the process is on its way out.
+    /// `lifecycle` says when the process is on its way out.
     ///
     /// # Errors
     /// When the system has no random numbers.
@@ -223,7 +223,7 @@ impl Gateway {
         metrics: Arc<Metrics>,
         audit: AuditSink,
         outbound: Outbound,
-        draining: Arc<AtomicBool>,
+        lifecycle: Arc<Lifecycle>,
     ) -> Result<Self, ring::error::Unspecified> {
         let random = SystemRandom::new();
         let mut process = [0; 8];
@@ -242,7 +242,7 @@ impl Gateway {
             metrics,
             audit,
             random,
-            draining,
+            lifecycle,
         };
         Ok(Self { shell })
     }
@@ -364,7 +364,7 @@ impl Stage {
 
 impl Shell {
     fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
+        self.lifecycle.is_draining()
     }
 }
 

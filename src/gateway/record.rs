@@ -12,6 +12,7 @@ use crate::audit::{self, Event, EventKind, Outcome};
 use crate::config::OnFull;
 use crate::credential::Credential;
 use crate::identity::Caller;
+use crate::lifecycle::OpenRequest;
 use crate::mcp::{McpRequest, Message, Method, RequestId, Revision, Target};
 use crate::policy::{Denial, Effect, Permit};
 use crate::registry::Route;
@@ -67,6 +68,8 @@ pub(super) struct Record {
     upstream_took: Option<Duration>,
     /// Tells that a stream is open when it has been for a while.
     opened: Option<tokio::task::AbortHandle>,
+    /// Counts the request as open.
+    _open: OpenRequest,
     /// The place of the audit record, reserved before anything goes upstream. While it is here the request has no record
     /// yet: whoever drops it half-way writes one.
     pub(super) place: Option<AuditPlace>,
@@ -115,6 +118,7 @@ impl Record {
             upstream_started: None,
             upstream_took: None,
             opened: None,
+            _open: shell.lifecycle.open_request(),
             place: None,
         }
     }

@@ -27,6 +27,7 @@ pub(super) fn server(top: &mut Fields<'_, '_>, look: Look<'_>) -> Option<ServerS
         pid_file: None,
         upgrade_sock: None,
         grace_period_seconds: 30,
+        drain_seconds: 1,
         graceful_shutdown_timeout_seconds: 10,
     };
     let Some(section) = top.find("server") else { return Some(default) };
@@ -36,6 +37,7 @@ pub(super) fn server(top: &mut Fields<'_, '_>, look: Look<'_>) -> Option<ServerS
         let pid_file = fields.optional("pid_file", plain_path);
         let upgrade_sock = fields.optional("upgrade_sock", plain_path);
         let grace = fields.or("grace_period_seconds", default.grace_period_seconds, |v| v.whole(0..=86_400));
+        let drain = fields.or("drain_seconds", default.drain_seconds, |v| v.whole(0..=600));
         let shutdown = fields.or("graceful_shutdown_timeout_seconds", default.graceful_shutdown_timeout_seconds, |v| {
             v.whole(0..=86_400)
         });
@@ -45,6 +47,7 @@ pub(super) fn server(top: &mut Fields<'_, '_>, look: Look<'_>) -> Option<ServerS
             pid_file: pid_file?,
             upgrade_sock: upgrade_sock?,
             grace_period_seconds: grace?,
+            drain_seconds: drain?,
             graceful_shutdown_timeout_seconds: shutdown?,
         })
     })

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{Caller, Conf, DEADLINE, Request, Response, poll_until, prepare, send};
+use super::{Caller, Conf, DEADLINE, Request, Response, poll_until, prepare, send, send_raw};
 
 /// A running gateway. Dropping it ends the process; if the test is failing, its log is shown.
 pub struct Gateway {
@@ -213,6 +213,37 @@ impl Gateway {
         assert!(status.success());
     }
 
+    /// Sends a signal to the process that serves, which may be a successor of the one that was started.
+    pub fn signal_serving(&self, name: &str) {
+        let status = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+
+    /// The process that serves, as its pid file says.
+    pub fn pid(&self) -> u32 {
+        self.read("portcullis.pid").trim().parse().unwrap()
+    }
+
+    /// `portcullis upgrade` with the configuration file as it is at this moment.
+    pub fn upgrade(&self) -> Output {
+        let stderr = fs::OpenOptions::new().append(true).open(self.path("stderr.log")).unwrap();
+        let before = self.log().len();
+        let output = Command::new(binary())
+            .args(["upgrade", "--config"])
+            .arg(self.path("portcullis.yaml"))
+            .stdin(Stdio::null())
+            .stderr(stderr)
+            .output()
+            .unwrap();
+        let stderr = self.log().get(before..).unwrap_or_default().to_owned();
+        Output { code: output.status.code(), stdout: String::from_utf8_lossy(&output.stdout).into_owned(), stderr }
+    }
+
+    /// The status of an admin page; none when nobody answers.
+    pub fn try_admin(&self, path: &str) -> Option<u16> {
+        send_raw(self.admin, &Request::get(path).bytes(self.admin)).map(|answer| answer.status)
+    }
+
     /// Whether the process still runs.
     pub fn is_alive(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
@@ -230,6 +261,10 @@ impl Drop for Gateway {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // A successor is no child of ours.
+        if let Ok(pid) = self.read("portcullis.pid").trim().parse::<u32>() {
+            let _ = Command::new("kill").args(["-KILL", &pid.to_string()]).stderr(Stdio::null()).status();
+        }
         if std::thread::panicking() {
             let log = self.log();
             let tail: Vec<_> = log.lines().rev().take(60).collect();
