@@ -323,6 +323,13 @@ impl Fake {
     }
 }
 
+/// A certificate and its key in PEM, made for this run of the tests.
+pub(super) fn certificate_and_key() -> (String, String) {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::new(vec!["a.test".to_owned()]).unwrap().self_signed(&key).unwrap();
+    (certificate.pem(), key.serialize_pem())
+}
+
 impl Machine for Fake {
     fn read(&self, path: &Path) -> Result<FoundFile, String> {
         let found = self.files.get(path.to_str().unwrap()).cloned();
