@@ -71,9 +71,9 @@
 //! audit: credential, identity, mcp, policy
 //! snapshot: config, registry, session
 //! net: config, identity, registry, secret, time
-//! telemetry: audit, config, credential, mcp, policy
+//! telemetry: audit, config, credential, mcp, policy, time
 //! gateway: audit, config, credential, identity, mcp, net, policy, registry, routing, secret, session, snapshot, telemetry, time
-//! control: audit, config, identity, net, policy, registry, routing, session, snapshot, telemetry, time
+//! control: audit, config, identity, net, policy, registry, routing, secret, session, snapshot, telemetry, time
 //! demo: config
 //! cli: config, secret
 //! app: cli, config, control, demo, gateway, net, snapshot, telemetry, time

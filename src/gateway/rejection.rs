@@ -25,6 +25,8 @@ pub(crate) enum Rejection {
     Denied,
     /// The token exchange failed.
     Exchange(ExchangeError),
+    /// The TLS session was resumed, and the client certificate it began with is trusted no more.
+    ForbiddenCertificate,
     /// `Host` is none of ours.
     ForbiddenHost,
     /// `Origin` is none of ours.
@@ -89,9 +91,11 @@ impl Rejection {
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::ClientGone => StatusCode::BAD_REQUEST,
-            Self::Denied | Self::ForbiddenHost | Self::ForbiddenOrigin | Self::InsufficientScope { .. } => {
-                StatusCode::FORBIDDEN
-            }
+            Self::Denied
+            | Self::ForbiddenCertificate
+            | Self::ForbiddenHost
+            | Self::ForbiddenOrigin
+            | Self::InsufficientScope { .. } => StatusCode::FORBIDDEN,
             Self::Exchange(error) if is_timeout(error) => StatusCode::GATEWAY_TIMEOUT,
             Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::InvalidToken { .. } | Self::MissingToken { .. } => StatusCode::UNAUTHORIZED,
@@ -128,6 +132,7 @@ impl Rejection {
             Self::Denied => "denied",
             Self::Exchange(error) if is_timeout(error) => "exchange_timeout",
             Self::Exchange(_) => "exchange_failed",
+            Self::ForbiddenCertificate => "forbidden_certificate",
             Self::ForbiddenHost => "forbidden_host",
             Self::ForbiddenOrigin => "forbidden_origin",
             Self::HeadersTooLarge => "headers_too_large",
@@ -171,6 +176,7 @@ impl Rejection {
             Self::ClientGone => "the connection broke",
             Self::Denied => "not permitted",
             Self::Exchange(_) => "no credential for the server could be obtained",
+            Self::ForbiddenCertificate => "the client certificate is not trusted any more; connect anew",
             Self::ForbiddenHost => "this host name is not served here",
             Self::ForbiddenOrigin => "requests from this origin are not accepted",
             Self::HeadersTooLarge => "the request headers are too large",
@@ -194,13 +200,15 @@ impl Rejection {
         }
     }
 
-    /// Whether the client's connection may serve another request: not when part of this one may still be on it.
+    /// Whether the client's connection may serve another request: not when part of this one may still be on it, or when
+    /// the connection itself is what is refused.
     pub(crate) fn leaves_connection_clean(&self) -> bool {
         !matches!(
             self,
             Self::BodyTimeout
                 | Self::BodyTooLarge
                 | Self::ClientGone
+                | Self::ForbiddenCertificate
                 | Self::HeadersTooLarge
                 | Self::LengthRequired
                 | Self::Malformed(_)
