@@ -16,6 +16,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::config::Config;
 use crate::control::admin::{Admin, MetricsPage};
+use crate::control::certificates::{CertificateWatch, Certificates};
 use crate::control::health::HealthChecks;
 use crate::control::keys::KeyRefresh;
 use crate::control::phases::{Phases, Signals};
@@ -47,6 +48,8 @@ pub fn run(path: &Path, config: Config, upgrade: bool) -> anyhow::Result<()> {
     let audit = AuditSink::start(&config.audit, gateway_id()?.into(), &metrics).context("audit log")?;
     let live = Arc::new(Live::new(world::build(config, None, &outbound, &metrics)?));
     metrics.config_in_force(live.peek().generation);
+    let certificates = Certificates::load(&live.peek().config.listen, Arc::clone(&metrics), clock)?;
+    let certificates = Arc::new(certificates);
     let lifecycle = Arc::new(Lifecycle::default());
     let config = Arc::clone(&live.peek().config);
 
@@ -72,7 +75,11 @@ pub fn run(path: &Path, config: Config, upgrade: bool) -> anyhow::Result<()> {
         app.h2_options = Some(h2);
     }
     for listen in &config.listen {
-        proxy.add_tcp(&listen.address.to_string());
+        let address = listen.address.to_string();
+        match certificates.settings(listen.address) {
+            Some(settings) => proxy.add_tls_with_settings(&address, None, settings.context("TLS")?),
+            None => proxy.add_tcp(&address),
+        }
     }
     server.add_service(proxy).add_dependency(&bootstrap);
 
@@ -99,7 +106,9 @@ pub fn run(path: &Path, config: Config, upgrade: bool) -> anyhow::Result<()> {
         grace: Duration::from_secs(config.server.grace_period_seconds),
     };
     server.add_service(background_service("phases", phases));
-    let reload = Reload { path: path.to_owned(), live: Arc::clone(&live), audit: audit.clone(), metrics, outbound };
+    server.add_service(background_service("certificates", CertificateWatch(Arc::clone(&certificates))));
+    let path = path.to_owned();
+    let reload = Reload { path, live: Arc::clone(&live), audit: audit.clone(), metrics, outbound, certificates };
     server.add_service(background_service("reload", reload));
 
     let signals = Signals {

@@ -72,9 +72,9 @@
 //! audit: credential, identity, mcp, policy
 //! snapshot: config, registry, session
 //! net: config, identity, registry, secret, time
-//! telemetry: audit, config, credential, mcp, policy
+//! telemetry: audit, config, credential, mcp, policy, time
 //! gateway: audit, config, credential, identity, lifecycle, mcp, net, policy, registry, routing, secret, session, snapshot, telemetry, time
-//! control: audit, config, identity, lifecycle, net, policy, registry, routing, session, snapshot, telemetry, time
+//! control: audit, config, identity, lifecycle, net, policy, registry, routing, secret, session, snapshot, telemetry, time
 //! demo: secret, time
 //! cli: config, secret
 //! app: cli, config, control, demo, gateway, lifecycle, net, snapshot, telemetry, time

@@ -11,6 +11,7 @@ use chrono::DateTime;
 use chrono::SecondsFormat;
 
 use crate::identity::Caller;
+use crate::identity::ClientCertificate;
 use crate::mcp::RequestId;
 use crate::mcp::Revision;
 use crate::policy::Effect;
@@ -29,6 +30,8 @@ pub struct Event {
     pub event: EventKind,
     /// Where the request came from, behind trusted proxies.
     pub client_ip: Option<IpAddr>,
+    /// The certificate its connection was verified by.
+    pub client_certificate: Option<Arc<ClientCertificate>>,
     /// The route's public path.
     pub route: Option<Arc<str>>,
     /// Who called, once verified.
@@ -215,6 +218,12 @@ impl Event {
         if let Some(ip) = self.client_ip {
             // The text of an address holds nothing to escape.
             line.raw("client_ip", format_args!("\"{ip}\""));
+        }
+        if let Some(certificate) = &self.client_certificate {
+            line.object("client_certificate", |object| {
+                object.string("subject", certificate.subject());
+                object.string("digest", certificate.digest());
+            });
         }
         line.optional("route", self.route.as_deref());
         if let Some(principal) = &self.principal {

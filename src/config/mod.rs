@@ -5,6 +5,7 @@
 
 mod fields;
 mod files;
+pub mod pem;
 mod problem;
 mod read;
 mod secrets;

@@ -9,8 +9,10 @@ use std::path::{Path, PathBuf};
 use base64::Engine;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use rustls::pki_types::CertificateDer;
 
 use super::fields::Value;
+use super::pem::{self, PemError};
 use super::values::quote;
 use crate::secret::Secret;
 
@@ -129,6 +131,47 @@ pub(super) fn path(value: &Value<'_>, look: Look<'_>, keep: Keep) -> Option<Path
     }
     Some(path)
 }
+
+/// Reads the path of a PEM file that must be there, and what `parse` finds in it; `None` inside when nothing is looked at.
+pub(super) fn pem<T>(
+    value: &Value<'_>,
+    look: Look<'_>,
+    keep: Keep,
+    parse: fn(&[u8]) -> Result<T, PemError>,
+) -> Option<(PathBuf, Option<T>)> {
+    let path = PathBuf::from(value.text()?);
+    let found = match look {
+        Look::ShapeOnly => return Some((path, None)),
+        Look::Inside(machine) => machine.read(&path),
+    };
+    let bytes = found_file(value, &path, found, keep)?;
+    match parse(bytes.expose()) {
+        Ok(parsed) => Some((path, Some(parsed))),
+        Err(error) => {
+            value.complain(format!("{} {error}", quote(&path.to_string_lossy())), PEM_HINT);
+            None
+        }
+    }
+}
+
+/// Reads a certificate chain and its key, each a file of its own, and whether they go together.
+pub(super) fn key_pair(
+    certificate: Option<(PathBuf, Option<Vec<CertificateDer<'static>>>)>,
+    key: Option<(PathBuf, Option<Secret<Vec<u8>>>)>,
+    key_place: &Value<'_>,
+) -> Option<(PathBuf, PathBuf)> {
+    let ((certificate, chain), (key, der)) = (certificate?, key?);
+    if let (Some(chain), Some(der)) = (chain, der)
+        && let Err(error) = pem::certified_key(chain, &der)
+    {
+        let message = format!("{} {error} in {}", quote(&key.to_string_lossy()), quote(&certificate.to_string_lossy()));
+        key_place.complain(message, "put the certificate that belongs to the key first, and its issuers after it");
+        return None;
+    }
+    Some((certificate, key))
+}
+
+const PEM_HINT: &str = "write it in PEM: lines between BEGIN and END";
 
 /// Who may read a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -50,6 +50,7 @@ fn the_least_configuration_has_every_documented_default() {
             pid_file: None,
             upgrade_sock: None,
             grace_period_seconds: 30,
+            drain_seconds: 1,
             graceful_shutdown_timeout_seconds: 10,
         }
     );
@@ -321,6 +322,13 @@ impl Fake {
         self.env.insert(name.to_owned(), value.to_owned());
         self
     }
+}
+
+/// A certificate and its key in PEM, made for this run of the tests.
+pub(super) fn certificate_and_key() -> (String, String) {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::new(vec!["a.test".to_owned()]).unwrap().self_signed(&key).unwrap();
+    (certificate.pem(), key.serialize_pem())
 }
 
 impl Machine for Fake {

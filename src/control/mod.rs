@@ -2,6 +2,7 @@
 //! metrics endpoints. It never runs in the path of a request and meets the data plane only in [`crate::snapshot::Live`].
 
 pub mod admin;
+pub mod certificates;
 pub mod health;
 pub mod keys;
 pub mod phases;

@@ -12,12 +12,13 @@ use tokio::time::MissedTickBehavior;
 use tracing::{error, info};
 
 use crate::audit::{Event, EventKind, Outcome};
-use crate::config::{self, OnFull};
+use crate::config::{self, Config, OnFull};
 use crate::net::Outbound;
-use crate::snapshot::Live;
+use crate::snapshot::{Live, Snapshot};
 use crate::telemetry::audit::AuditSink;
 use crate::telemetry::metrics::{Metrics, ReloadOutcome};
 
+use super::certificates::{Certificates, Prepared};
 use super::world;
 
 /// On SIGHUP reopens the audit file (log rotation) and reads the configuration again; reads it again too when the file has
@@ -33,6 +34,8 @@ pub struct Reload {
     pub metrics: Arc<Metrics>,
     /// What new issuers' keys are fetched with.
     pub outbound: Outbound,
+    /// What the TLS listeners show.
+    pub certificates: Arc<Certificates>,
 }
 
 #[async_trait]
@@ -78,14 +81,15 @@ impl Reload {
                 error!("The configuration was not reloaded; the last good one stays.\n{problems}");
                 ReloadOutcome::Refused
             }
-            Ok(config) => match world::build(config, Some(&before), &self.outbound, &self.metrics) {
+            Ok(config) => match self.next(config, &before) {
                 Err(problem) => {
                     error!("The configuration was not reloaded; the last good one stays. {problem}");
                     ReloadOutcome::Refused
                 }
-                Ok(next) => {
+                Ok((next, certificates)) => {
                     info!(generation = next.generation, "The configuration was reloaded.");
                     self.live.swap(next);
+                    self.certificates.apply(certificates);
                     ReloadOutcome::Applied
                 }
             },
@@ -93,6 +97,13 @@ impl Reload {
         self.metrics.config_reloaded(outcome);
         self.metrics.config_in_force(self.live.peek().generation);
         self.record(outcome).await;
+    }
+
+    /// Everything that `config` puts in force, or the first reason why nothing of it is.
+    fn next(&self, config: Config, before: &Snapshot) -> Result<(Snapshot, Prepared), String> {
+        let certificates = self.certificates.prepare(&config.listen).map_err(|error| error.to_string())?;
+        let next = world::build(config, Some(before), &self.outbound, &self.metrics);
+        Ok((next.map_err(|error| error.to_string())?, certificates))
     }
 
     async fn record(&self, outcome: ReloadOutcome) {

@@ -9,9 +9,11 @@ use http::HeaderValue;
 use pingora::protocols::tls::ALPN;
 use pingora::protocols::tls::CaType;
 use pingora::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
-use pingora::utils::tls::{CertKey, WrappedX509};
+use pingora::utils::tls::{CertKey, WrappedX509, parse_x509};
+use ring::digest::{Context, SHA256};
 
-use crate::config::{Config, InstanceConfig, IssuerConfig, RouteConfig, ServerConfig};
+use crate::config::pem::{self, PemError};
+use crate::config::{Config, InstanceConfig, IssuerConfig, Machine, RouteConfig, ServerConfig, ThisMachine};
 use crate::identity::challenge::Challenges;
 use crate::identity::metadata::{ResourceMetadata, WELL_KNOWN};
 use crate::identity::{KeySource, Scopes};
@@ -146,12 +148,19 @@ fn server_of(
     previous: Option<&Snapshot>,
     metrics: &Arc<Metrics>,
 ) -> Result<Arc<Server>, BuildError> {
+    // Read every time: the files may have changed under the same names.
+    let tls = TlsFiles::read(config)?;
     let kept = previous.and_then(|previous| {
-        previous.servers.iter().find(|server| server.name() == &config.name && same_instances(&server.config, config))
+        let same = |server: &&Arc<Server>| {
+            server.name() == &config.name
+                && same_instances(&server.config, config)
+                && server.pool.instances().iter().all(|instance| instance.connection_group() == tls.fingerprint)
+        };
+        previous.servers.iter().find(same)
     });
     let pool = match kept {
         Some(server) => Arc::clone(&server.pool),
-        None => Arc::new(pool_of(config, metrics)?),
+        None => Arc::new(pool_of(config, &tls, metrics)),
     };
     let authority = Authority::prepare(&config.credential)
         .map_err(|error| BuildError::Credential { server: Arc::clone(&config.name), cause: error.to_string() })?;
@@ -166,22 +175,21 @@ fn same_instances(one: &ServerConfig, other: &ServerConfig) -> bool {
         && one.http2 == other.http2
 }
 
-fn pool_of(server: &Arc<ServerConfig>, metrics: &Arc<Metrics>) -> Result<Pool, BuildError> {
-    let tls = TlsFiles::read(server)?;
+fn pool_of(server: &Arc<ServerConfig>, tls: &TlsFiles, metrics: &Arc<Metrics>) -> Pool {
     let instances: Vec<(Arc<Instance>, InstanceConfig)> = server
         .instances
         .iter()
         .map(|config| {
             metrics.instance_healthy(&server.name, &config.id);
             let instance =
-                Instance::new(Arc::clone(&config.id), host_header(config), peer_template(server, config, &tls));
+                Instance::new(Arc::clone(&config.id), host_header(config), peer_template(server, config, tls));
             (Arc::new(instance), config.clone())
         })
         .collect();
     let members = instances.iter().map(|(instance, _config)| Arc::clone(instance)).collect();
     let discovery = Discovery::new(instances);
     let probe = Probe::new(Arc::clone(server), Arc::clone(metrics));
-    Ok(Pool::new(members, Box::new(discovery), Box::new(probe), server.health.interval))
+    Pool::new(members, Box::new(discovery), Box::new(probe), server.health.interval)
 }
 
 /// `Host` as RFC 9110 §7.2 asks: the port is left out when it is the scheme's own.
@@ -205,6 +213,7 @@ fn peer_template(server: &ServerConfig, instance: &InstanceConfig, tls: &TlsFile
     };
     let mut peer = HttpPeer::new((std::net::Ipv4Addr::UNSPECIFIED, instance.port), instance.tls, sni);
     peer.client_cert_key = tls.client.clone();
+    peer.group_key = tls.fingerprint;
     let options = &mut peer.options;
     options.ca = tls.ca.clone();
     options.connection_timeout = Some(server.timeouts.connect);
@@ -217,50 +226,55 @@ fn peer_template(server: &ServerConfig, instance: &InstanceConfig, tls: &TlsFile
     peer
 }
 
-#[derive(Default)]
+/// What the files of `servers[].tls` hold.
 struct TlsFiles {
     ca: Option<Arc<CaType>>,
     client: Option<Arc<CertKey>>,
+    /// Recognizes these very files; 0 when there are none. Pingora's pool tells connections apart by the serial of the
+    /// client certificate but not by the authorities, so without it a connection that was verified by one server's
+    /// authorities would carry requests of another's, or of a configuration that trusts them no more.
+    fingerprint: u64,
 }
 
 impl TlsFiles {
     fn read(server: &ServerConfig) -> Result<Self, BuildError> {
         let tls = &server.tls;
-        let ca = tls.ca.as_deref().map(|path| certificates(server, path)).transpose()?;
-        let client = match (&tls.client_certificate, &tls.client_key) {
-            (Some(certificate), Some(key)) => {
-                let chain = certificates(server, certificate)?;
-                Some(Arc::new(CertKey::new(chain, private_key(server, key)?)))
-            }
-            _ => None,
+        let mut seen = Context::new(&SHA256);
+        let mut parsed = |path: &Path| {
+            let file = ThisMachine.read(path).map_err(|cause| pem_error(server, path, &cause))?;
+            seen.update(&(file.bytes.expose().len() as u64).to_be_bytes());
+            seen.update(file.bytes.expose());
+            Ok::<_, BuildError>(file)
         };
-        Ok(Self { ca: ca.map(authorities), client })
+        let mut ca = None;
+        if let Some(path) = &tls.ca {
+            let file = parsed(path)?;
+            pem::authorities(file.bytes.expose()).map_err(|error| unusable(server, path, error))?;
+            let chain = pem::certificates(file.bytes.expose()).map_err(|error| unusable(server, path, error))?;
+            let wrapped = chain.into_iter().map(|der| WrappedX509::new(der.to_vec(), parse_x509));
+            ca = Some(Arc::from(wrapped.collect::<Box<[WrappedX509]>>()));
+        }
+        let mut client = None;
+        if let (Some(certificate), Some(key)) = (&tls.client_certificate, &tls.client_key) {
+            let chain = pem::certificates(parsed(certificate)?.bytes.expose())
+                .map_err(|error| unusable(server, certificate, error))?;
+            let private_key =
+                pem::private_key(parsed(key)?.bytes.expose()).map_err(|error| unusable(server, key, error))?;
+            pem::certified_key(chain.clone(), &private_key).map_err(|error| unusable(server, key, error))?;
+            let chain = chain.iter().map(|der| der.to_vec()).collect();
+            client = Some(Arc::new(CertKey::new(chain, private_key.expose().clone())));
+        }
+        let fingerprint = if ca.is_none() && client.is_none() { 0 } else { first_bits(seen.finish().as_ref()) };
+        Ok(Self { ca, client, fingerprint })
     }
 }
 
-fn authorities(chain: Vec<Vec<u8>>) -> Arc<CaType> {
-    let authorities: Vec<WrappedX509> =
-        chain.into_iter().map(|der| WrappedX509::new(der, pingora::utils::tls::parse_x509)).collect();
-    Arc::from(authorities.into_boxed_slice())
+fn unusable(server: &ServerConfig, path: &Path, error: PemError) -> BuildError {
+    pem_error(server, path, &error.to_string())
 }
 
-fn certificates(server: &ServerConfig, path: &Path) -> Result<Vec<Vec<u8>>, BuildError> {
-    use rustls::pki_types::CertificateDer;
-    use rustls::pki_types::pem::PemObject;
-    let chain: Result<Vec<Vec<u8>>, _> = CertificateDer::pem_file_iter(path)
-        .and_then(|certificates| certificates.map(|der| der.map(|der| der.to_vec())).collect());
-    match chain {
-        Ok(chain) if !chain.is_empty() => Ok(chain),
-        Ok(_empty) => Err(pem_error(server, path, "no certificate in it")),
-        Err(error) => Err(pem_error(server, path, &error.to_string())),
-    }
-}
-
-fn private_key(server: &ServerConfig, path: &Path) -> Result<Vec<u8>, BuildError> {
-    use rustls::pki_types::PrivateKeyDer;
-    use rustls::pki_types::pem::PemObject;
-    let key = PrivateKeyDer::from_pem_file(path).map_err(|error| pem_error(server, path, &error.to_string()))?;
-    Ok(key.secret_der().to_vec())
+fn first_bits(digest: &[u8]) -> u64 {
+    digest.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes))
 }
 
 fn pem_error(server: &ServerConfig, path: &Path, cause: &str) -> BuildError {

@@ -120,6 +120,7 @@ impl PostForm for OverNetwork {
             NetError::BadStatus(_)
             | NetError::BadUrl
             | NetError::Connect
+            | NetError::ForbiddenAddress
             | NetError::InsecureUrl
             | NetError::Protocol
             | NetError::Setup

@@ -26,6 +26,7 @@ use pingora::{Error, ErrorSource, ErrorType};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session as Client};
 use ring::rand::{SecureRandom, SystemRandom};
 
+use crate::identity::Shown;
 use crate::lifecycle::Lifecycle;
 use crate::net::Outbound;
 use crate::snapshot::Live;
@@ -257,6 +258,9 @@ impl Gateway {
             client.set_keepalive(None);
         }
         exchange.record.arrived(&self.shell, &world, client);
+        if exchange.record.shown == Some(Shown::Distrusted) {
+            return self.refuse(client, exchange, Rejection::ForbiddenCertificate).await;
+        }
         let origin = match local::check_head(&world.config, client.req_header()) {
             Ok(origin) => origin,
             Err(rejection) => return self.refuse(client, exchange, rejection).await,

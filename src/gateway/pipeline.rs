@@ -209,7 +209,7 @@ fn decide(
     record: &mut Record,
 ) -> Result<Permits, Rejection> {
     let Ask::Messages(request) = ask else { return Ok(Permits(Vec::new())) };
-    let host = record.host.clone();
+    let (host, certificate) = (record.host.clone(), record.client_certificate().cloned());
     let head = client.req_header();
     let facts = Facts {
         now: shell.clock.now(),
@@ -218,6 +218,7 @@ fn decide(
         path: head.uri.path(),
         headers: &head.headers,
         client_ip: record.client_ip,
+        client_certificate: certificate.as_deref(),
         body_bytes: request.body.len(),
         revision: request.revision,
     };

@@ -11,7 +11,7 @@ use pingora_proxy::Session as Client;
 use crate::audit::{self, Event, EventKind, Outcome};
 use crate::config::OnFull;
 use crate::credential::Credential;
-use crate::identity::Caller;
+use crate::identity::{Caller, ClientCertificate, Shown};
 use crate::lifecycle::OpenRequest;
 use crate::mcp::{McpRequest, Message, Method, RequestId, Revision, Target};
 use crate::policy::{Denial, Effect, Permit};
@@ -45,6 +45,8 @@ pub(super) struct Record {
     /// `http` or `https`, as the client connected.
     pub(super) scheme: &'static str,
     pub(super) client_ip: Option<IpAddr>,
+    /// What the connection has shown of its client, on a listener that asks for a certificate.
+    pub(super) shown: Option<Shown>,
     /// Bytes of the request body.
     pub(super) bytes_in: usize,
     started: Instant,
@@ -100,6 +102,7 @@ impl Record {
             host: Box::default(),
             scheme: "http",
             client_ip: None,
+            shown: None,
             bytes_in: 0,
             started: Instant::now(),
             generation: 0,
@@ -130,8 +133,9 @@ impl Record {
         self.generation = world.generation;
         self.host = local::host_of(head).unwrap_or_default().into();
         let downstream = client.as_downstream();
-        if downstream.digest().is_some_and(|digest| digest.ssl_digest.is_some()) {
+        if let Some(tls) = downstream.digest().and_then(|digest| digest.ssl_digest.as_ref()) {
             self.scheme = "https";
+            self.shown = tls.extension.get::<Shown>().cloned();
         }
         let peer = downstream.client_addr().and_then(|address| address.as_inet()).copied();
         self.client_ip = local::client_ip(&world.config, head, peer);
@@ -143,6 +147,14 @@ impl Record {
             http::Method::POST => HttpMethod::Post,
             _ => HttpMethod::Other,
         };
+    }
+
+    /// The certificate the client was verified by.
+    pub(super) fn client_certificate(&self) -> Option<&Arc<ClientCertificate>> {
+        match &self.shown {
+            Some(Shown::Verified(certificate)) => Some(certificate),
+            Some(Shown::Distrusted) | None => None,
+        }
     }
 
     /// Notes the route.
@@ -266,6 +278,7 @@ impl Record {
             trace_id: self.trace_id.clone(),
             event,
             client_ip: self.client_ip,
+            client_certificate: self.client_certificate().cloned(),
             route: self.route.as_ref().map(|route| Arc::clone(&route.config.path)),
             principal: self.caller.as_deref().map(audit::Principal::from),
             agent: None,

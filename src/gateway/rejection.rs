@@ -25,6 +25,8 @@ pub(crate) enum Rejection {
     Denied,
     /// The token exchange failed.
     Exchange(ExchangeError),
+    /// The TLS session was resumed, and the client certificate it began with is trusted no more.
+    ForbiddenCertificate,
     /// `Host` is none of ours.
     ForbiddenHost,
     /// `Origin` is none of ours.
@@ -100,6 +102,9 @@ impl Rejection {
                 (S::GATEWAY_TIMEOUT, "exchange_timeout", "no credential for the server could be obtained in time")
             }
             Self::Exchange(_) => (S::BAD_GATEWAY, "exchange_failed", "no credential for the server could be obtained"),
+            Self::ForbiddenCertificate => {
+                (S::FORBIDDEN, "forbidden_certificate", "the client certificate is not trusted any more; connect anew")
+            }
             Self::ForbiddenHost => (S::FORBIDDEN, "forbidden_host", "this host name is not served here"),
             Self::ForbiddenOrigin => (S::FORBIDDEN, "forbidden_origin", "requests from this origin are not accepted"),
             Self::HeadersTooLarge => {
@@ -167,13 +172,15 @@ impl Rejection {
         if let Self::Request(error) = self { error.code() } else { i32::from(self.status().as_u16()) }
     }
 
-    /// Whether the client's connection may serve another request: not when part of this one may still be on it.
+    /// Whether the client's connection may serve another request: not when part of this one may still be on it, or when
+    /// the connection itself is what is refused.
     pub(crate) fn leaves_connection_clean(&self) -> bool {
         !matches!(
             self,
             Self::BodyTimeout
                 | Self::BodyTooLarge
                 | Self::ClientGone
+                | Self::ForbiddenCertificate
                 | Self::HeadersTooLarge
                 | Self::LengthRequired
                 | Self::Malformed

@@ -316,6 +316,7 @@ fn with_filter<T>(
         path: &route.config.path,
         headers: &admitted.list_head,
         client_ip: record.client_ip,
+        client_certificate: record.client_certificate().map(|certificate| &**certificate),
         body_bytes: record.bytes_in,
         revision: admitted.ask.revision(),
     };

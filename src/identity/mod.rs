@@ -7,6 +7,7 @@
 
 pub mod bearer;
 pub mod caller;
+pub mod certificate;
 pub mod issuer;
 
 pub mod jwt;
@@ -24,6 +25,7 @@ pub(crate) mod testkit;
 
 pub use bearer::{BearerError, TokenDigest, UnverifiedToken};
 pub use caller::{Caller, Principal, Scopes};
+pub use certificate::{ClientCertificate, Shown};
 pub use issuer::{IssuerPolicy, TokenTypes};
 pub use jwt::{Algorithm, AuthnError};
 pub use key_source::KeySource;

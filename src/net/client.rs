@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::io;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,11 +19,15 @@ use reqwest::RequestBuilder;
 use reqwest::Url;
 use reqwest::redirect::Policy;
 
+use super::egress::{self, ForbiddenAddress, Guarded, Lookup, SystemLookup};
+
 /// The client for our own calls. Cheap to clone: clones share one pool of connections.
 ///
 /// - https only, but for loopback hosts: keys and secrets travel here.
 /// - Redirects are not followed: who answers is who was asked (RFC 9700 §4.11; a redirect is also the usual way of making a
 ///   server fetch what its caller could not).
+/// - Addresses that no operator means are never connected to ([`egress::may_be_called`]), whether they stand in the URL or a
+///   name resolves to them. Private ranges are allowed: the operator names these hosts, and that is where they live.
 /// - Proxies named by the environment are not used: what goes out is what the configuration says.
 /// - Answers are not decompressed, so their bound is the bound of what is held in memory.
 #[derive(Clone, Debug)]
@@ -41,11 +46,19 @@ impl Outbound {
     /// # Errors
     /// [`NetError::Setup`] when no client can be made.
     pub fn new() -> Result<Self, NetError> {
+        Self::resolving_by(Arc::new(SystemLookup))
+    }
+
+    /// The same, with names looked up elsewhere.
+    ///
+    /// # Errors
+    /// As [`Outbound::new`].
+    pub fn resolving_by(lookup: Arc<dyn Lookup>) -> Result<Self, NetError> {
         install_tls();
-        if let Ok(client) = settings().build() {
+        if let Ok(client) = settings(Arc::clone(&lookup)).build() {
             return Ok(Self { client, has_system_roots: true });
         }
-        let client = settings().tls_certs_only([]).build().map_err(|_| NetError::Setup)?;
+        let client = settings(lookup).tls_certs_only([]).build().map_err(|_| NetError::Setup)?;
         Ok(Self { client, has_system_roots: false })
     }
 
@@ -126,6 +139,9 @@ pub enum NetError {
     /// No connection: no such host, refused, no route.
     #[error("no connection")]
     Connect,
+    /// The host is, or resolves only to, addresses that are never called.
+    #[error("an address that is never called")]
+    ForbiddenAddress,
     /// http to a host that is not this machine.
     #[error("plain http to another machine")]
     InsecureUrl,
@@ -154,6 +170,7 @@ impl NetError {
             Self::BadStatus(_) => "bad_status",
             Self::BadUrl => "bad_url",
             Self::Connect => "connect",
+            Self::ForbiddenAddress => "forbidden_address",
             Self::InsecureUrl => "insecure_url",
             Self::Protocol => "protocol",
             Self::Setup => "setup",
@@ -172,12 +189,18 @@ pub fn install_tls() {
 
 /// Reads a URL that we may call: https, or http to this very machine.
 ///
+/// A name may still resolve to an address that is not called; that shows when it is.
+///
 /// # Errors
-/// [`NetError::BadUrl`] and [`NetError::InsecureUrl`].
+/// [`NetError::BadUrl`], [`NetError::ForbiddenAddress`] and [`NetError::InsecureUrl`].
 pub fn checked_url(text: &str) -> Result<Url, NetError> {
     let url = Url::parse(text).map_err(|_| NetError::BadUrl)?;
     if url.host_str().is_none_or(str::is_empty) || !url.username().is_empty() || url.password().is_some() {
         return Err(NetError::BadUrl);
+    }
+    // The parser has read every spelling of an IPv4 address (decimal, octal, hexadecimal) into dotted form.
+    if host_address(&url).is_some_and(|address| !egress::may_be_called(address)) {
+        return Err(NetError::ForbiddenAddress);
     }
     match url.scheme() {
         "https" => Ok(url),
@@ -190,12 +213,15 @@ pub fn checked_url(text: &str) -> Result<Url, NetError> {
 /// Whether the URL's host is this machine: a loopback address, `localhost` or a name under it (RFC 6761 §6.3).
 #[must_use]
 pub fn is_loopback(url: &Url) -> bool {
-    let Some(host) = url.host_str() else { return false };
-    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-    match address {
-        Ok(address) => address.is_loopback(),
-        Err(_) => host == "localhost" || host.ends_with(".localhost"),
+    match host_address(url) {
+        Some(address) => address.is_loopback(),
+        None => url.host_str().is_some_and(egress::is_loopback_name),
     }
+}
+
+/// The host, if it is an address and not a name.
+fn host_address(url: &Url) -> Option<IpAddr> {
+    url.host_str()?.trim_start_matches('[').trim_end_matches(']').parse().ok()
 }
 
 /// Time for one `GET`, from looking up the host to the last byte.
@@ -207,8 +233,9 @@ const USER_AGENT: &str = concat!("portcullis/", env!("CARGO_PKG_VERSION"));
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");
 
-fn settings() -> ClientBuilder {
+fn settings(lookup: Arc<dyn Lookup>) -> ClientBuilder {
     Client::builder()
+        .dns_resolver(Guarded::new(lookup))
         .redirect(Policy::none())
         .retry(reqwest::retry::never())
         .no_proxy()
@@ -243,6 +270,9 @@ fn classify(error: &reqwest::Error) -> NetError {
     while let Some(error) = cause {
         if is_tls(error) {
             return NetError::Tls;
+        }
+        if error.is::<ForbiddenAddress>() {
+            return NetError::ForbiddenAddress;
         }
         cause = error.source();
     }

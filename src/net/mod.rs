@@ -1,6 +1,7 @@
 //! Our own calls: issuer keys and metadata, token exchange. Never a client's request; that is the gateway's.
 
 pub mod client;
+pub mod egress;
 pub mod jwks;
 
 pub use client::{Answer, NetError, Outbound};

@@ -9,7 +9,7 @@ use super::cel::{Condition, Inputs, Stop};
 use super::compile::{Policy, Rule};
 use super::index::{Bucket, Candidate, Candidates, Entry, Kind};
 use super::rule::Effect;
-use crate::identity::{Caller, Scopes};
+use crate::identity::{Caller, ClientCertificate, Scopes};
 use crate::mcp::{Message, Method, Revision, Target};
 use crate::time::UnixSeconds;
 
@@ -28,6 +28,8 @@ pub struct Facts<'a> {
     pub headers: &'a HeaderMap,
     /// `request.client_ip`; null when it is not known.
     pub client_ip: Option<IpAddr>,
+    /// `request.client_certificate`; null without one.
+    pub client_certificate: Option<&'a ClientCertificate>,
     /// `request.bytes`: the length of the body.
     pub body_bytes: usize,
     /// `request.protocol_version`.

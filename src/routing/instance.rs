@@ -55,6 +55,12 @@ impl Instance {
         self.peer.load().as_deref().cloned()
     }
 
+    /// Which connections of the process may carry its requests: those opened with the same certificates.
+    #[must_use]
+    pub fn connection_group(&self) -> u64 {
+        self.template.group_key
+    }
+
     /// Whether the health checks find it alive. A session whose instance is not is over.
     #[must_use]
     pub fn is_healthy(&self) -> bool {

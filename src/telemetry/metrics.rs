@@ -26,6 +26,7 @@ use crate::audit::Outcome;
 use crate::credential::ExchangeError;
 use crate::mcp::Method;
 use crate::policy::Effect;
+use crate::time::UnixSeconds;
 
 /// Every metric of the process, registered with one registry.
 pub struct Metrics {
@@ -48,6 +49,8 @@ pub struct Metrics {
     audit_queue_records: IntGauge,
     config_generation: IntGauge,
     config_reloads: IntCounterVec,
+    tls_certificate_not_after: IntGaugeVec,
+    tls_certificate_reloads: IntCounterVec,
 }
 
 /// What a request asked, as far as a label may say.
@@ -91,7 +94,7 @@ pub enum SessionEvent {
     Refused,
 }
 
-/// What became of a configuration.
+/// What became of a configuration, or of a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ReloadOutcome {
     /// It is in force.
@@ -261,6 +264,16 @@ impl Metrics {
                 "Reloads of the configuration, by outcome.",
                 &["outcome"],
             )?,
+            tls_certificate_not_after: gauges(
+                "tls_certificate_not_after_seconds",
+                "When the certificate that a listener shows expires, in seconds since 1970.",
+                &["listener"],
+            )?,
+            tls_certificate_reloads: counters(
+                "tls_certificate_reloads_total",
+                "Reloads of a listener's certificate, by outcome.",
+                &["listener", "outcome"],
+            )?,
             registry: registry.clone(),
         };
         registry.register(Box::new(ProcessCollector::for_self()))?;
@@ -368,11 +381,18 @@ impl Metrics {
 
     /// A reload was asked for.
     pub fn config_reloaded(&self, outcome: ReloadOutcome) {
-        let outcome = match outcome {
-            ReloadOutcome::Applied => "applied",
-            ReloadOutcome::Refused => "refused",
-        };
-        self.config_reloads.with_label_values(&[outcome]).inc();
+        self.config_reloads.with_label_values(&[outcome.label()]).inc();
+    }
+
+    /// A listener shows a certificate that is good until `not_after`. `listener` is its configured address.
+    pub fn certificate_expires(&self, listener: &str, not_after: UnixSeconds) {
+        let not_after = i64::try_from(not_after.0).unwrap_or(i64::MAX);
+        self.tls_certificate_not_after.with_label_values(&[listener]).set(not_after);
+    }
+
+    /// The certificate of a listener was read again.
+    pub fn certificate_reloaded(&self, listener: &str, outcome: ReloadOutcome) {
+        self.tls_certificate_reloads.with_label_values(&[listener, outcome.label()]).inc();
     }
 
     /// Records written to one kind of sink.
@@ -527,6 +547,15 @@ impl MethodLabel {
     }
 }
 
+impl ReloadOutcome {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Applied => "applied",
+            Self::Refused => "refused",
+        }
+    }
+}
+
 impl CacheName {
     fn label(self) -> &'static str {
         match self {
@@ -609,6 +638,8 @@ mod tests {
             "portcullis_audit_queue_records 0",
             "portcullis_config_generation 3",
             r#"portcullis_config_reloads_total{outcome="refused"} 1"#,
+            r#"portcullis_tls_certificate_not_after_seconds{listener="0.0.0.0:443"} 1800000000"#,
+            r#"portcullis_tls_certificate_reloads_total{listener="0.0.0.0:443",outcome="applied"} 1"#,
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }
@@ -739,5 +770,7 @@ mod tests {
         metrics.audit_records("file").inc();
         metrics.config_in_force(3);
         metrics.config_reloaded(ReloadOutcome::Refused);
+        metrics.certificate_expires("0.0.0.0:443", UnixSeconds(1_800_000_000));
+        metrics.certificate_reloaded("0.0.0.0:443", ReloadOutcome::Applied);
     }
 }

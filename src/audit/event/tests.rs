@@ -29,6 +29,20 @@ fn a_full_record_is_this_line() {
 }
 
 #[test]
+fn a_client_certificate_is_named_by_subject_and_digest() {
+    let mut params = rcgen::CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(rcgen::DnType::CommonName, "robot\",\"status\":200");
+    let der = params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().der().to_vec();
+    let certificate = Arc::new(ClientCertificate::read(&der).unwrap());
+    let digest = certificate.digest().to_owned();
+    let record = parse(&Event { client_certificate: Some(certificate), ..Event::default() });
+    let subject = r#"CN=robot\"\,\"status\":200"#;
+    assert_eq!(record["client_certificate"], json!({ "subject": subject, "digest": digest }));
+    assert_eq!(record.get("status"), None);
+}
+
+#[test]
 fn what_is_not_known_is_left_out() {
     let event = Event { request_id: "r".into(), event: EventKind::AuthRefused, status: Some(401), ..Event::default() };
     assert_eq!(
@@ -317,6 +331,7 @@ fn full() -> Event {
         trace_id: Some("4bf92f3577b34da6a3ce929d0e0e4736".into()),
         event: EventKind::McpRequest,
         client_ip: Some("2001:db8::7".parse().unwrap()),
+        client_certificate: None,
         route: Some("/mcp".into()),
         principal: Some(Principal {
             issuer: "https://idp.test".into(),

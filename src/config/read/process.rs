@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::fields::{Fields, Value};
+use crate::config::pem;
 use crate::config::problem::Complaint;
 use crate::config::secrets::{self, Keep, Look};
 use crate::config::values::{self, quote};
@@ -72,10 +73,12 @@ pub(super) fn listen(value: &Value<'_>, look: Look<'_>) -> Option<Vec<Listen>> {
 
 fn listen_tls(value: &Value<'_>, look: Look<'_>) -> Option<ListenTls> {
     value.map(|fields| {
-        let certificate = fields.required("certificate", |v| secrets::path(v, look, Keep::Public));
-        let private_key = fields.required("private_key", |v| secrets::path(v, look, Keep::Private));
-        let client_ca = fields.optional("client_ca", |v| secrets::path(v, look, Keep::Public));
-        Some(ListenTls { certificate: certificate?, private_key: private_key?, client_ca: client_ca? })
+        let certificate = fields.required("certificate", |v| secrets::pem(v, look, Keep::Public, pem::certificates));
+        let private_key = fields.required("private_key", |v| secrets::pem(v, look, Keep::Private, pem::private_key));
+        let client_ca = fields.optional("client_ca", |v| secrets::pem(v, look, Keep::Public, pem::authorities));
+        let pair = secrets::key_pair(certificate, private_key, &fields.map().follow("private_key"));
+        let (certificate, private_key) = pair?;
+        Some(ListenTls { certificate, private_key, client_ca: client_ca?.map(|(path, _)| path) })
     })
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 
 use crate::config::fields::{Fields, Value};
+use crate::config::pem;
 use crate::config::problem::Complaint;
 use crate::config::secrets::{self, Keep, Look};
 use crate::config::values::{self, quote};
@@ -27,6 +28,16 @@ pub(super) fn server(value: &Value<'_>, look: Look<'_>) -> Option<ServerConfig> 
         let credential = fields.required("credential", |v| credential(v, look));
         let forward_claims = fields.or("forward_claims", Vec::new(), forward_claims);
 
+        // Pingora would hold the certificate against another name, with a hyphen (connectors/tls, replace_leftmost_underscore).
+        let named = tls.as_ref().is_some_and(|tls| tls.server_name.is_some());
+        let odd = |instance: &InstanceConfig| instance.tls && instance.host.contains('_') && !named;
+        if let Some(nth) = instances.as_ref().and_then(|all| all.iter().position(odd)) {
+            let place = fields.map().follow(&format!("instances[{nth}].url"));
+            place.complain(
+                "no certificate names a host with an underscore",
+                "write the certificate's name in tls.server_name",
+            );
+        }
         let all_clear = instances.as_ref().is_some_and(|all| all.iter().all(|instance| !instance.tls));
         if all_clear && tls.as_ref().is_some_and(|tls| *tls != UpstreamTls::default()) {
             let place = fields.map().follow("tls");
@@ -149,27 +160,32 @@ fn timeouts(server: &mut Fields<'_, '_>) -> Option<UpstreamTimeouts> {
 
 fn upstream_tls(value: &Value<'_>, look: Look<'_>) -> Option<UpstreamTls> {
     value.map(|fields| {
-        let ca = fields.optional("ca", |v| secrets::path(v, look, Keep::Public));
-        let client_certificate = fields.optional("client_certificate", |v| secrets::path(v, look, Keep::Public));
-        let client_key = fields.optional("client_key", |v| secrets::path(v, look, Keep::Private));
+        let ca = fields.optional("ca", |v| secrets::pem(v, look, Keep::Public, pem::authorities));
+        let certificate =
+            fields.optional("client_certificate", |v| secrets::pem(v, look, Keep::Public, pem::certificates));
+        let key = fields.optional("client_key", |v| secrets::pem(v, look, Keep::Private, pem::private_key));
         let server_name = fields.optional("server_name", |v| v.parse(host_name));
-        match (&client_certificate, &client_key) {
-            (Some(None), Some(None)) => {}
-            (_, Some(None)) => drop(fields.must("client_key", None)),
-            (Some(None), _) => drop(fields.must("client_certificate", None)),
-            _ => {}
-        }
-        Some(UpstreamTls {
-            ca: ca?,
-            client_certificate: client_certificate?,
-            client_key: client_key?,
-            server_name: server_name?,
-        })
+        let pair = match (certificate, key) {
+            (Some(None), Some(None)) => Some(None),
+            (_, Some(None)) => {
+                fields.must("client_key", None);
+                None
+            }
+            (Some(None), _) => {
+                fields.must("client_certificate", None);
+                None
+            }
+            (certificate, key) => {
+                secrets::key_pair(certificate.flatten(), key.flatten(), &fields.map().follow("client_key")).map(Some)
+            }
+        };
+        let (client_certificate, client_key) = pair?.unzip();
+        Some(UpstreamTls { ca: ca?.map(|(path, _)| path), client_certificate, client_key, server_name: server_name? })
     })
 }
 
 fn host_name(text: &str) -> Result<String, Complaint> {
-    if values::is_host(text) {
+    if values::is_host(text) && !text.contains('_') {
         return Ok(text.to_owned());
     }
     Err(Complaint::new(format!("{} is not a host name", quote(text)), "write the name in the server's certificate"))

@@ -63,15 +63,23 @@ fn every_default_in_the_comments_is_the_real_one() {
 /// With every file and secret that the complete file names.
 fn machine() -> Fake {
     let second_key = "Vd5QmWYWx1P0rVqz8dG3C3ZJbXnqL2uT6yKfE4oHsAk=";
-    let files = ["tls/cert.pem", "tls/key.pem", "tls/clients.pem", "robots.jwks.json", "sts.secret"];
-    let saas = ["saas/ca.pem", "saas/client.pem", "saas/client.key"];
-    files.iter().chain(&saas).fold(
-        Fake::new()
-            .file("/run/credentials/session.key", 0o400, KEY)
-            .file("/etc/portcullis/previous-session.key", 0o600, second_key)
-            .env("SAAS_API_TOKEN", "t0ken-of-the-test"),
-        |machine, file| machine.file(&format!("/etc/portcullis/{file}"), 0o600, "s3cr3t-of-the-test"),
-    )
+    let (certificate, private_key) = certificate_and_key();
+    let machine = Fake::new()
+        .file("/run/credentials/session.key", 0o400, KEY)
+        .file("/etc/portcullis/previous-session.key", 0o600, second_key)
+        .env("SAAS_API_TOKEN", "t0ken-of-the-test");
+    let files = [
+        ("tls/cert.pem", &*certificate),
+        ("tls/key.pem", &*private_key),
+        ("tls/clients.pem", &*certificate),
+        ("saas/ca.pem", &*certificate),
+        ("saas/client.pem", &*certificate),
+        ("saas/client.key", &*private_key),
+        ("robots.jwks.json", "s3cr3t-of-the-test"),
+        ("sts.secret", "s3cr3t-of-the-test"),
+    ];
+    let add = |machine: Fake, (name, text): (&str, &str)| machine.file(&format!("/etc/portcullis/{name}"), 0o600, text);
+    files.into_iter().fold(machine, add)
 }
 
 fn secret_source(key: &str) -> Option<&str> {

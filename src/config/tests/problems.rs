@@ -572,13 +572,70 @@ fn client_secrets_are_refused_without_being_shown() {
 
 #[test]
 fn keys_of_certificates_are_kept_as_secrets_are() {
-    let machine = Fake::new().file("cert.pem", 0o644, "PEM").file("key.pem", 0o644, "PEM");
-    let text =
-        BASE.replace("127.0.0.1:8080 }", "127.0.0.1:8080, tls: { certificate: cert.pem, private_key: key.pem } }");
+    let (certificate, private_key) = certificate_and_key();
+    let machine = Fake::new().file("cert.pem", 0o644, &certificate).file("key.pem", 0o644, &private_key);
+    let text = with_listener_tls("certificate: cert.pem, private_key: key.pem");
     assert_eq!(
         read_bad(&text, &machine),
         "1:80: listen[0].tls.private_key: \"key.pem\" can be read or written by others (mode 0644); run: chmod 600 key.pem"
     );
-    let machine = machine.file("key.pem", 0o400, "PEM");
+    let machine = machine.file("key.pem", 0o400, &private_key);
     assert!(read(&text, &machine, &|_| Vec::new()).is_ok());
+}
+
+#[test]
+fn certificates_that_cannot_be_used_are_found_before_the_start() {
+    let (certificate, private_key) = certificate_and_key();
+    let (_, other_key) = certificate_and_key();
+    let machine = Fake::new()
+        .file("cert.pem", 0o644, &certificate)
+        .file("key.pem", 0o600, &private_key)
+        .file("other.key", 0o600, &other_key)
+        .file("text", 0o600, "hello");
+    const PEM: &str = "write it in PEM: lines between BEGIN and END";
+    const PAIR: &str = "put the certificate that belongs to the key first, and its issuers after it";
+    for (tls, says) in [
+        (
+            "certificate: text, private_key: key.pem",
+            format!("1:57: listen[0].tls.certificate: \"text\" has no certificate in it; {PEM}"),
+        ),
+        (
+            "certificate: cert.pem, private_key: text",
+            format!("1:80: listen[0].tls.private_key: \"text\" has no private key in it; {PEM}"),
+        ),
+        (
+            "certificate: key.pem, private_key: key.pem",
+            format!("1:57: listen[0].tls.certificate: \"key.pem\" has no certificate in it; {PEM}"),
+        ),
+        (
+            "certificate: cert.pem, private_key: other.key",
+            format!(
+                "1:80: listen[0].tls.private_key: \"other.key\" is not the key of the first certificate in \"cert.pem\"; {PAIR}"
+            ),
+        ),
+        (
+            "certificate: cert.pem, private_key: key.pem, client_ca: text",
+            format!("1:100: listen[0].tls.client_ca: \"text\" has no certificate in it; {PEM}"),
+        ),
+    ] {
+        assert_eq!(read_bad(&with_listener_tls(tls), &machine), says, "{tls}");
+    }
+}
+
+/// Pingora holds the certificate of `my_host.test` against `my-host.test`, which may be somebody else's.
+#[test]
+fn https_instances_are_verified_by_the_name_that_was_written() {
+    let instance = |url: &str, more: &str| {
+        BASE.replace("http://10.0.0.1:9101", url).replace("credential: none", &format!("credential: none{more}"))
+    };
+    let text = instance("https://my_host.test", "");
+    assert!(read_bad(&text, &Fake::new()).contains("].url: no certificate names a host with an underscore; "));
+    let text = instance("https://my_host.test", "\n    tls: { server_name: my-host.test }");
+    assert!(read(&text, &Fake::new(), &|_| Vec::new()).is_ok());
+    let text = instance("https://my_host.test", "\n    tls: { server_name: my_host.test }");
+    assert!(read_bad(&text, &Fake::new()).contains("tls.server_name: \"my_host.test\" is not a host name; "));
+}
+
+fn with_listener_tls(tls: &str) -> String {
+    BASE.replace("127.0.0.1:8080 }", &format!("127.0.0.1:8080, tls: {{ {tls} }} }}"))
 }

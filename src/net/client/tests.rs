@@ -108,10 +108,29 @@ fn urls_are_https_or_this_machine() {
         ("http://0x7f.1/", None),
         ("http://idp.example.com/", Some(NetError::InsecureUrl)),
         ("http://10.0.0.1/", Some(NetError::InsecureUrl)),
-        ("http://169.254.169.254/latest", Some(NetError::InsecureUrl)),
-        ("http://2852039166/latest", Some(NetError::InsecureUrl)),
-        ("http://[::ffff:169.254.169.254]/", Some(NetError::InsecureUrl)),
-        ("http://0.0.0.0/", Some(NetError::InsecureUrl)),
+        ("https://10.0.0.1/", None),
+        ("https://[fd12::1]/", None),
+        // Every spelling of 169.254.169.254 that the URL standard knows.
+        ("http://169.254.169.254/latest", Some(NetError::ForbiddenAddress)),
+        ("https://169.254.169.254/latest", Some(NetError::ForbiddenAddress)),
+        ("https://2852039166/latest", Some(NetError::ForbiddenAddress)),
+        ("https://0xa9fea9fe/latest", Some(NetError::ForbiddenAddress)),
+        ("https://0xa9.0xfe.0xa9.0xfe/", Some(NetError::ForbiddenAddress)),
+        ("https://0251.0376.0251.0376/", Some(NetError::ForbiddenAddress)),
+        ("https://169.16689662/", Some(NetError::ForbiddenAddress)),
+        ("https://169.254.169.254./", Some(NetError::ForbiddenAddress)),
+        ("https://\u{ff11}69.254.169.254/", Some(NetError::ForbiddenAddress)),
+        ("https://169%2E254.169.254/", Some(NetError::ForbiddenAddress)),
+        ("https://[::ffff:169.254.169.254]/", Some(NetError::ForbiddenAddress)),
+        ("https://[::ffff:a9fe:a9fe]/", Some(NetError::ForbiddenAddress)),
+        ("https://[64:ff9b::a9fe:a9fe]/", Some(NetError::ForbiddenAddress)),
+        ("https://[2002:a9fe:a9fe::]/", Some(NetError::ForbiddenAddress)),
+        ("https://[fd00:ec2::254]/", Some(NetError::ForbiddenAddress)),
+        ("https://[fe80::1]/", Some(NetError::ForbiddenAddress)),
+        ("https://[::]/", Some(NetError::ForbiddenAddress)),
+        ("https://0/", Some(NetError::ForbiddenAddress)),
+        ("http://0.0.0.0/", Some(NetError::ForbiddenAddress)),
+        ("https://224.0.0.1/", Some(NetError::ForbiddenAddress)),
         ("http://127.0.0.1.nip.io/", Some(NetError::InsecureUrl)),
         ("http://localhost.example.com/", Some(NetError::InsecureUrl)),
         ("http://notlocalhost/", Some(NetError::InsecureUrl)),
@@ -126,6 +145,26 @@ fn urls_are_https_or_this_machine() {
     ];
     for (url, expected) in cases {
         assert_eq!(checked_url(url).err(), expected, "{url}");
+    }
+}
+
+/// DNS rebinding: a name whose answer mixes addresses is reached at the good one; without a good one, not at all.
+#[tokio::test]
+async fn a_name_leads_only_to_addresses_that_may_be_called() {
+    let (url, asked) = serve_once("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}").await;
+    let url = url.replace("127.0.0.1", "idp.localhost");
+    let mixed = resolving_to(&["169.254.169.254", "::ffff:169.254.169.254", "192.0.2.1", "127.0.0.1"]);
+    assert_eq!(mixed.get(&url, 1024).await.unwrap().body, "{}");
+    assert!(asked.await.unwrap().contains("host: idp.localhost:"));
+
+    for (url, answer) in [
+        ("https://idp.test/jwks", &["169.254.169.254", "fe80::1", "fd00:ec2::254"][..]),
+        ("https://idp.test/jwks", &["0.0.0.0", "::", "2002:a9fe:a9fe::1"]),
+        // Plain http is for this machine alone, whatever the resolver says of the name.
+        ("http://idp.localhost/jwks", &["192.0.2.1", "10.0.0.1"]),
+    ] {
+        let refused = resolving_to(answer).get(url, 1024).await;
+        assert_eq!(refused.unwrap_err(), NetError::ForbiddenAddress, "{url} {answer:?}");
     }
 }
 
@@ -154,6 +193,21 @@ async fn child_of_a_bare_machine() {
 
 fn outbound() -> Outbound {
     Outbound::new().unwrap()
+}
+
+/// A client to which every name resolves alike.
+fn resolving_to(addresses: &[&str]) -> Outbound {
+    let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
+    Outbound::resolving_by(Arc::new(Always(addresses))).unwrap()
+}
+
+struct Always(Vec<IpAddr>);
+
+#[async_trait::async_trait]
+impl Lookup for Always {
+    async fn lookup(&self, _host: &str) -> io::Result<Vec<IpAddr>> {
+        Ok(self.0.clone())
+    }
 }
 
 /// A server that reads one request, answers these very bytes, and hangs up. It tells what it was asked.

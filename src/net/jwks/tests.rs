@@ -116,7 +116,7 @@ async fn metadata_cannot_send_us_to_plain_http() {
     let idp = Idp::start().await;
     for (uri, expected) in [
         ("http://keys.test/jwks", NetError::InsecureUrl),
-        ("http://169.254.169.254/latest", NetError::InsecureUrl),
+        ("http://169.254.169.254/latest", NetError::ForbiddenAddress),
         ("file:///etc/passwd", NetError::BadUrl),
         ("/jwks", NetError::BadUrl),
     ] {

@@ -238,6 +238,9 @@ impl<'a> Evaluation<'a> {
                 None => return Err(Stop::Unknown),
             },
             Variable::Claims => Value::Object(caller.claims()),
+            Variable::ClientCertificate => {
+                facts.client_certificate.map_or(Value::Null, |certificate| Value::Object(certificate.fields()))
+            }
             Variable::ClientIp => {
                 facts.client_ip.map_or(Value::Null, |ip| Value::Text(Text::Shared(ip.to_string().into())))
             }

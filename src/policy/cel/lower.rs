@@ -115,6 +115,7 @@ variables! {
     Args = "args";
     Bytes = "request.bytes";
     Claims = "claims" | "request.auth.jwt.claims";
+    ClientCertificate = "request.client_certificate";
     ClientIp = "request.client_ip";
     Headers = "request.headers";
     HeadersAll = "request.headers_all";
@@ -151,6 +152,7 @@ impl Variable {
             | Self::ToolName => false,
             Self::Args
             | Self::Bytes
+            | Self::ClientCertificate
             | Self::ClientIp
             | Self::Headers
             | Self::HeadersAll

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::evaluate::value;
 use super::lower::ENV;
 use super::{Condition, Inputs, Stop};
+use crate::identity::ClientCertificate;
 use crate::mcp::{Message, Method};
 use crate::policy::Facts;
 use crate::policy::tests::{call, caller, facts};
@@ -46,6 +47,33 @@ fn holds(source: &str) -> Result<bool, Stop> {
 
 fn refused(source: &str) -> String {
     Condition::compile(source).map_or_else(|refused| refused.0, |_| panic!("{source} compiles"))
+}
+
+/// Without a certificate an allow rule that reads one errs, and so does not match.
+#[test]
+fn a_client_certificate_is_what_the_connection_has_shown_or_null() {
+    let mut params = rcgen::CertificateParams::new(vec!["robot.test".to_owned()]).unwrap();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(rcgen::DnType::CommonName, "robot");
+    let der = params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().der().to_vec();
+    let certificate = ClientCertificate::read(&der).unwrap();
+    let (caller, message) = (caller(&[], json!({})), call("echo", json!({})));
+    let with = |source: &str, client_certificate| {
+        let facts = Facts { client_certificate, ..facts() };
+        let (server, tool, method) = ("crm", "echo", Some(Method::ToolsCall));
+        let inputs = Inputs { caller: &caller, server, tool, method, message: Some(&message), facts: &facts };
+        Condition::compile(source).unwrap().holds(&inputs)
+    };
+    for source in [
+        "request.client_certificate.subject == 'CN=robot'",
+        "'robot.test' in request.client_certificate.sans.dns && request.client_certificate.sans.uri == []",
+        "request.client_certificate.digest.size() == 64",
+    ] {
+        assert_eq!(with(source, Some(&certificate)), Ok(true), "{source}");
+        assert_eq!(with(source, None), Err(Stop::Error), "{source}");
+    }
+    assert_eq!(with("request.client_certificate == null", None), Ok(true));
+    assert_eq!(with("request.client_certificate != null", Some(&certificate)), Ok(true));
 }
 
 #[test]

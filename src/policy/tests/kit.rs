@@ -29,6 +29,7 @@ pub(in crate::policy) fn facts() -> Facts<'static> {
         path: "/mcp",
         headers: &NO_HEADERS,
         client_ip: Some("192.0.2.7".parse().unwrap()),
+        client_certificate: None,
         body_bytes: 300,
         revision: Revision::V2025_11_25,
     }
