@@ -1,5 +1,6 @@
 //! The composition root: builds every long-lived part and registers Pingora's services.
 
+use std::net::TcpListener;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +38,9 @@ use crate::time::Clock;
 /// # Errors
 /// When a part cannot be built; nothing serves then.
 pub fn run(path: &Path, config: Config, upgrade: bool) -> anyhow::Result<()> {
+    if !upgrade {
+        check_addresses(&config)?;
+    }
     let clock = Clock;
     let metrics = Arc::new(Metrics::new(prometheus::Registry::new()).context("metrics")?);
     let outbound = Outbound::new().context("outbound client")?;
@@ -118,6 +122,18 @@ pub fn run(path: &Path, config: Config, upgrade: bool) -> anyhow::Result<()> {
     };
     server.run(RunArgs { shutdown_signal: Box::new(signals) });
     audit.close(AUDIT_CLOSE_MAX).context("audit log")
+}
+
+/// Refuses addresses that cannot be bound. Pingora tries each for half a minute, and then ends only the one service, so that
+/// the process would live on and call itself ready without its listener.
+fn check_addresses(config: &Config) -> anyhow::Result<()> {
+    let listeners = config.listen.iter().map(|listen| listen.address);
+    // Held until all are bound: two keys that name one address are found as well.
+    let mut held = Vec::new();
+    for address in listeners.chain(config.admin).chain(config.metrics) {
+        held.push(TcpListener::bind(address).with_context(|| address.to_string())?);
+    }
+    Ok(())
 }
 
 /// Names this process in its audit records: no two processes share one, so that `seq` counts without gaps in each.

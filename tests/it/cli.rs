@@ -66,6 +66,22 @@ fn run_refuses_a_bad_configuration_and_opens_no_port() {
     assert!(output.stderr.contains("unknown_key"), "{output:?}");
 }
 
+/// A gateway without its listener would be alive, ready, and of no use to anybody.
+#[test]
+fn run_ends_at_once_when_an_address_is_taken() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    for (key, value) in [
+        ("listen", json!([{ "address": address }])),
+        ("metrics", json!({ "address": address })),
+        ("admin", json!({ "address": address })),
+    ] {
+        let output = Gateway::start_refused(good().set(key, value));
+        assert_eq!(output.code, Some(70), "{key}: {output:?}");
+        assert!(output.stderr.contains(&address), "{key}: {output:?}");
+    }
+}
+
 #[test]
 fn run_refuses_a_session_key_that_is_missing_short_or_readable_by_the_world() {
     let missing = good().set("session.keys", json!([{ "file": "DIR/no-such.key" }]));
