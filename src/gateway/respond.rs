@@ -36,8 +36,8 @@ pub(super) enum Answer {
 }
 
 /// A JSON answer on its way.
-#[derive(Default)]
 pub(super) struct Document {
+    status: StatusCode,
     chunks: Vec<Bytes>,
     bytes: usize,
 }
@@ -139,7 +139,7 @@ fn judge_head(
         _ => None,
     };
     *answer = match kind {
-        Kind::Document => Answer::Document(Document::default()),
+        Kind::Document => Answer::Document(Document::new(head.status)),
         Kind::Empty => Answer::Empty,
         Kind::Events => {
             record.tell_when_open(shell, admitted.world.config.audit.open_after);
@@ -220,6 +220,10 @@ impl Kind {
 }
 
 impl Document {
+    fn new(status: StatusCode) -> Self {
+        Self { status, chunks: Vec::new(), bytes: 0 }
+    }
+
     /// Takes a piece in; the whole answer comes out with the last one, filtered.
     fn take_in(
         &mut self,
@@ -247,6 +251,10 @@ impl Document {
         match filtered {
             Ok(Filtered::Changed(changed)) => Ok(Some(changed.into())),
             Ok(Filtered::Unchanged) => Ok(Some(whole)),
+            // A server that refuses may do so before it knows the id: those of the Python SDK then answer to the id
+            // `server-error`. What it says cannot be passed on, but that it refused must: a client that probes with
+            // `server/discover` goes on with `initialize` after 4xx, and gives up after 502.
+            Err(_unreadable) if self.status.is_client_error() => Err(Rejection::UpstreamRefused(self.status)),
             Err(_unreadable) => Err(Rejection::UpstreamProtocol),
         }
     }

@@ -92,8 +92,8 @@ impl From<RequestError> for Unclassified {
     }
 }
 
-/// The resources whose changes a `subscriptions/listen` asks for (2026-07-28); none for every other message. A rule that
-/// forbids to read a resource must forbid to listen to it.
+/// The resources whose changes a `subscriptions/listen` asks for (2026-07-28); none for every other message. [`classify`]
+/// refuses a message for which this errs.
 ///
 /// # Errors
 /// [`ParamFault::Subscriptions`] when the filter is malformed or names more than [`SUBSCRIPTIONS_MAX`] resources.
@@ -279,6 +279,8 @@ fn classify_modern(
     {
         require_header(head, McpHeader::Name, &headers::NAME, name)?;
     }
+    // A filter nobody can read is the client's mistake, not a question of what it may listen to.
+    listen_resources(&message)?;
     Ok(message)
 }
 

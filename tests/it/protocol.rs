@@ -127,6 +127,25 @@ fn a_modern_probe_of_a_legacy_server_gets_the_servers_own_answer() {
     assert_eq!(answer.json()["error"]["code"], -32000, "{}", answer.0);
 }
 
+/// Servers on the Python SDK (1.x) refuse before they read the id, and answer to the id `server-error`. A client that
+/// probes must learn that it was refused (4xx: go on with `initialize`), not that the gateway is broken (502).
+#[test]
+fn a_refusal_that_answers_nobody_keeps_its_status_and_nothing_else() {
+    let world = World::start();
+    for (status, method) in [(400, "server/discover"), (406, "tools/list"), (404, "server/discover")] {
+        world.tickets.on(method, move |_| {
+            let error = json!({ "code": -32600, "message": "Bad Request: Missing session ID" });
+            crate::support::Reply::json(status, &json!({ "jsonrpc": "2.0", "id": "server-error", "error": error }))
+        });
+        let caller = world.reader();
+        let answer = caller.send(&caller.modern_post(&modern_message(7, method, json!({}))));
+        assert_eq!(answer.status(), status, "{}", answer.0);
+        assert_eq!(answer.json()["id"], 7, "{}", answer.0);
+        assert_eq!(answer.json()["error"]["code"], status, "{}", answer.0);
+        assert!(!answer.0.to_string().contains("server-error"), "{}", answer.0);
+    }
+}
+
 #[test]
 fn the_audit_record_names_revision_method_tool_and_id() {
     let world = World::start();

@@ -186,6 +186,24 @@ fn invalid_params_when_meta_is_missing_or_params_are_malformed() {
     world.tickets.assert_saw_nothing();
 }
 
+/// 2026-07-28, `SubscriptionFilter`: what nobody can read is malformed, not forbidden.
+#[test]
+fn invalid_params_for_a_subscription_filter_that_cannot_be_read() {
+    let world = World::start();
+    let caller = world.reader();
+    let many: Vec<String> = (0..1001).map(|n| format!("test://{n}")).collect();
+    for params in [
+        json!({}),
+        json!({ "notifications": [] }),
+        json!({ "notifications": { "resourceSubscriptions": "test://1" } }),
+        json!({ "notifications": { "resourceSubscriptions": ["test://1", 7] } }),
+        json!({ "notifications": { "resourceSubscriptions": many } }),
+    ] {
+        caller.request("subscriptions/listen", params).assert_refused(400, "invalid_params");
+    }
+    world.tickets.assert_saw_nothing();
+}
+
 /// To a legacy client 404 would mean that its session is gone.
 #[test]
 fn method_not_found_is_404_to_a_modern_and_200_to_a_legacy_client() {

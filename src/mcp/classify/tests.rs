@@ -721,7 +721,9 @@ fn tells_the_resources_a_listen_asks_for() {
             r#"{{"jsonrpc":"2.0","id":1,"method":"subscriptions/listen","params":{{"notifications":{filter},{META}}}}}"#
         );
         let head = head(&[("mcp-protocol-version", "2026-07-28"), ("mcp-method", "subscriptions/listen")]);
-        listen_resources(&classify(&head, body.into(), &LIMITS).unwrap().messages[0])
+        classify(&head, body.into(), &LIMITS)
+            .map_err(|unclassified| unclassified.error)
+            .and_then(|request| listen_resources(&request.messages[0]))
     };
     let fault = Err(RequestError::InvalidParams(ParamFault::Subscriptions));
 
