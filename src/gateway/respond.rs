@@ -1,7 +1,5 @@
 //! What comes back to the client?
 
-use std::time::Instant;
-
 use bytes::{Bytes, BytesMut};
 use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
 use http::{HeaderValue, Method, StatusCode, Version};
@@ -45,8 +43,6 @@ pub(super) struct Document {
 /// An SSE answer on its way.
 pub(super) struct Events {
     stream: ListStream,
-    /// The hard end of the stream.
-    until: Instant,
     /// Events that came whole before the fault that ends the stream.
     last_words: Vec<Bytes>,
     /// Counts the stream as open.
@@ -67,8 +63,12 @@ impl Gateway {
         let Exchange { stage, record } = exchange;
         let Stage::Admitted(forwarded) = stage else { return Err(super::not_admitted()) };
         record.answered();
-        match judge_head(&self.shell, forwarded, head, client, record) {
+        let heard = forwarded.patience.heard().map_err(|_ran_out| Rejection::UpstreamTimeout);
+        match heard.and_then(|()| judge_head(&self.shell, forwarded, head, client, record)) {
             Ok(clean) => {
+                if has_no_body(head) {
+                    forwarded.patience.end();
+                }
                 *head = clean;
                 Ok(())
             }
@@ -88,12 +88,16 @@ impl Gateway {
     ) -> pingora::Result<()> {
         let Exchange { stage, record } = exchange;
         let Stage::Admitted(forwarded) = stage else { return Err(super::not_admitted()) };
-        let Forwarded { admitted, answer, failure, .. } = &mut **forwarded;
-        let passed = match answer {
+        let Forwarded { admitted, answer, failure, patience, .. } = &mut **forwarded;
+        let heard = patience.heard().map_err(|_ran_out| Rejection::UpstreamTimeout);
+        let passed = heard.and_then(|()| match answer {
             Answer::Awaited | Answer::Empty => Ok(None),
             Answer::Document(document) => document.take_in(admitted, record, body.take(), end_of_stream),
             Answer::Events(events) => events.take_in(admitted, record, body.take(), end_of_stream),
-        };
+        });
+        if end_of_stream {
+            patience.end();
+        }
         match passed {
             Ok(passed) => {
                 *body = passed;
@@ -189,6 +193,11 @@ fn clean_head(
     Ok(head)
 }
 
+/// Nothing follows this head, so nobody is called again for its answer.
+fn has_no_body(head: &ResponseHeader) -> bool {
+    head.status == StatusCode::NO_CONTENT || head.headers.get(CONTENT_LENGTH).is_some_and(|length| length == "0")
+}
+
 /// What kind of answer a head announces.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -204,13 +213,12 @@ impl Kind {
         let media = media.and_then(|value| value.split(|byte| *byte == b';').next()).unwrap_or_default().trim_ascii();
         let is_json = media.eq_ignore_ascii_case(b"application/json");
         let is_events = media.eq_ignore_ascii_case(b"text/event-stream");
-        let has_no_body = head.headers.get(CONTENT_LENGTH).is_some_and(|length| length == "0");
         let expects_answer = admitted.ask.messages().iter().any(|message| message.request_id().is_some());
         match head.status.as_u16() {
             200 if is_events && !matches!(admitted.ask, Ask::EndSession(_)) => Ok(Self::Events),
-            200 if expects_answer && is_json && !has_no_body => Ok(Self::Document),
+            200 if expects_answer && is_json && !has_no_body(head) => Ok(Self::Document),
             200..=299 if !expects_answer && !matches!(admitted.ask, Ask::OpenStream(_)) => Ok(Self::Empty),
-            400..=499 if is_json && !has_no_body => Ok(Self::Document),
+            400..=499 if is_json && !has_no_body(head) => Ok(Self::Document),
             status @ 400..=499 => {
                 Err(Rejection::UpstreamRefused(StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY)))
             }
@@ -267,8 +275,7 @@ impl Events {
             Ask::Messages(_) => ListStream::answering(admitted.asked(), admitted.ask.revision().era(), event_bytes_max),
             Ask::EndSession(_) | Ask::OpenStream(_) => ListStream::replaying(event_bytes_max),
         };
-        let until = Instant::now() + admitted.route.server.config.timeouts.total;
-        Self { stream, until, last_words: Vec::new(), _open: shell.metrics.stream_opened() }
+        Self { stream, last_words: Vec::new(), _open: shell.metrics.stream_opened() }
     }
 
     /// Takes a piece in; the events that are whole with it come out.
@@ -279,9 +286,6 @@ impl Events {
         piece: Option<Bytes>,
         end_of_stream: bool,
     ) -> Result<Option<Bytes>, Rejection> {
-        if Instant::now() > self.until {
-            return Err(Rejection::UpstreamTimeout);
-        }
         let mut out = Vec::new();
         let stream = &mut self.stream;
         let passed = with_filter(admitted, record, |keep| {
