@@ -281,17 +281,23 @@ pub struct HealthSettings {
 }
 
 /// `servers[].timeouts:`
+///
+/// Over HTTP/1.1 each limit is kept to 0.1 s, also while the server is silent. An HTTP/2 connection is shared by many
+/// requests, so that none can be woken alone: there a POST is held to `first_byte`, before its answer and in each silence
+/// of it, a GET stream likewise to `idle`, and `total` ends a stream when it next speaks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpstreamTimeouts {
     /// To connect, TLS included. Default: 2 s.
     pub connect: Duration,
-    /// To the first byte of the answer. Default: 60 s.
+    /// From sending the request to the head of its answer. Default: 60 s.
     pub first_byte: Duration,
-    /// Between two reads of an answer or stream. Default: 300 s.
+    /// The longest silence of the server between two pieces of an answer or stream. While the client does not take what
+    /// came before, the server is not silent. Default: 300 s.
     pub idle: Duration,
     /// A pooled connection unused for this long is closed. Default: 4 s (uvicorn and Node close theirs at 5 s).
     pub keepalive: Duration,
-    /// The longest any one answer or stream may last. Default: 12 h.
+    /// From sending the request, retries included, to the end of its answer or stream. A client that does not read may
+    /// take one `limits.client_write_timeout` more. Default: 12 h.
     pub total: Duration,
 }
 

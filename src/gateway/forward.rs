@@ -1,34 +1,103 @@
 //! How does an admitted request travel to its instance?
 
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HOST, USER_AGENT};
 use http::{HeaderName, HeaderValue};
+use pingora::connectors::L4Connect;
 use pingora::http::RequestHeader;
+use pingora::protocols::Digest;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, RetryType};
 use pingora_proxy::Session as Client;
 
+use crate::config::{ServerConfig, UpstreamTimeouts};
 use crate::mcp::{Era, Method as McpMethod};
 
+use super::Shell;
 use super::credentials::Obtained;
 use super::pipeline::{Admitted, Ask, SESSION_ID};
 use super::record::Record;
 use super::rejection::Rejection;
+use super::watchdog::{Limits, RanOut, Turn};
+
+/// How long one request waits for its server: the three limits of `servers[].timeouts`, each at its time.
+pub(super) struct Patience {
+    first_byte: Duration,
+    idle: Duration,
+    total: Duration,
+    /// The hard end; known when the request is first sent.
+    until: Option<Instant>,
+    /// Keeps the limits while the server is silent. `None` over HTTP/2.
+    turn: Option<Turn>,
+}
+
+impl Patience {
+    pub(super) fn new(timeouts: &UpstreamTimeouts) -> Self {
+        let UpstreamTimeouts { first_byte, idle, total, .. } = *timeouts;
+        Self { first_byte, idle, total, until: None, turn: None }
+    }
+
+    /// The request is about to be sent on `connection`.
+    ///
+    /// # Errors
+    /// When nothing may be sent on it.
+    pub(super) fn begin(&mut self, connection: Option<&Digest>) -> Result<(), RanOut> {
+        let now = Instant::now();
+        let until = *self.until.get_or_insert(now + self.total);
+        let limits = Limits { until: until.min(now + self.first_byte), silence: None };
+        self.turn = Turn::begin(connection, limits, now)?;
+        Ok(())
+    }
+
+    /// The server was heard: its head, or a piece of its body.
+    ///
+    /// # Errors
+    /// When it was too late.
+    pub(super) fn heard(&self) -> Result<(), RanOut> {
+        let now = Instant::now();
+        let until = self.until.unwrap_or(now);
+        // The longer of the two is Pingora's own limit: see `read_timeout`.
+        let limits = Limits { until, silence: (self.idle < self.first_byte).then_some(self.idle) };
+        match &self.turn {
+            Some(turn) => turn.heard(limits, now),
+            None if now >= until => Err(RanOut),
+            None => Ok(()),
+        }
+    }
+
+    /// The answer is whole.
+    pub(super) fn end(&self) {
+        if let Some(turn) = &self.turn {
+            turn.end();
+        }
+    }
+
+    /// The connection is used no longer.
+    pub(super) fn give_up_connection(&mut self) {
+        self.turn = None;
+    }
+
+    /// Whether the request's time has run out.
+    pub(super) fn ran_out(&self) -> bool {
+        self.turn.as_ref().is_some_and(Turn::ran_out)
+    }
+}
 
 /// How to connect to the admitted instance.
-pub(super) fn peer(admitted: &Admitted) -> Result<Box<HttpPeer>, Rejection> {
+pub(super) fn peer(shell: &Shell, admitted: &Admitted) -> Result<Box<HttpPeer>, Rejection> {
     // INVARIANT: nothing reaches an upstream without a permit, not even a connection.
     if !admitted.permits.cover(&admitted.ask) {
         return Err(Rejection::Denied);
     }
     let mut peer = admitted.instance.peer().ok_or(Rejection::NoHealthyInstance)?;
-    let timeouts = &admitted.route.server.config.timeouts;
-    // Pingora has one limit for the wait until the answer and for its silences, fixed before it knows which of the two
-    // it waits for: a POST waits for an answer, a GET stream may be silent for long.
-    peer.options.read_timeout = Some(match admitted.ask {
-        Ask::EndSession(_) | Ask::Messages(_) => timeouts.first_byte,
-        Ask::OpenStream(_) => timeouts.idle,
-    });
+    let server = &admitted.route.server.config;
+    peer.options.read_timeout = Some(read_timeout(server, &admitted.ask));
+    if !server.http2 {
+        peer.options.custom_l4 = Some(Arc::clone(&shell.watchdog) as Arc<dyn L4Connect + Send + Sync>);
+    }
     Ok(Box::new(peer))
 }
 
@@ -81,6 +150,20 @@ pub(super) fn write_head(
     }
     *upstream = head;
     Ok(())
+}
+
+/// Pingora's limit for the wait until the head and for each silence after it, fixed before either begins.
+///
+/// Over HTTP/1.1 it is the longer of the two: when that is `idle`, Pingora keeps it exactly, and else the watchdog does,
+/// as it keeps `first_byte` and `total` in any case. Over HTTP/2 nothing else wakes a request, so the limit is that of
+/// what is waited for most: the answer to a POST, the next event of a stream.
+fn read_timeout(server: &ServerConfig, ask: &Ask) -> Duration {
+    let UpstreamTimeouts { first_byte, idle, total, .. } = server.timeouts;
+    match ask {
+        _ if !server.http2 => first_byte.max(idle),
+        Ask::EndSession(_) | Ask::Messages(_) => first_byte.min(total),
+        Ask::OpenStream(_) => idle.min(total),
+    }
 }
 
 /// The body that goes upstream: the bytes that were judged, whatever Pingora's buffer holds.

@@ -14,6 +14,7 @@ mod rejection;
 mod respond;
 mod revoked;
 mod tokens;
+mod watchdog;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +22,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::protocols::Digest;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session as Client};
@@ -37,6 +39,7 @@ use crate::time::Clock;
 use self::annotations::Annotations;
 use self::decisions::Decisions;
 use self::exchange::Exchanger;
+use self::forward::Patience;
 use self::meters::Meters;
 use self::pipeline::Admitted;
 use self::record::{Record, RequestIds};
@@ -44,6 +47,7 @@ use self::rejection::Rejection;
 use self::respond::Answer;
 use self::revoked::Revoked;
 use self::tokens::Tokens;
+use self::watchdog::Watchdog;
 
 /// The gateway as Pingora sees it.
 pub struct Gateway {
@@ -65,6 +69,7 @@ struct Shell {
     request_ids: RequestIds,
     random: SystemRandom,
     lifecycle: Arc<Lifecycle>,
+    watchdog: Arc<Watchdog>,
 }
 
 /// One request on its way. The stage only moves forward.
@@ -87,6 +92,7 @@ struct Forwarded {
     admitted: Admitted,
     answer: Answer,
     attempt: Attempt,
+    patience: Patience,
     /// Why its answer is not passed on, or not further.
     failure: Option<Rejection>,
 }
@@ -102,6 +108,8 @@ struct Attempt {
     renew_credential: bool,
     /// A renewed credential is in use: a second refusal is final.
     renewed: bool,
+    /// The connection was found unusable before anything was sent on it.
+    unsent: bool,
 }
 
 #[async_trait]
@@ -118,6 +126,22 @@ impl ProxyHttp for Gateway {
 
     async fn upstream_peer(&self, _client: &mut Client, exchange: &mut Self::CTX) -> pingora::Result<Box<HttpPeer>> {
         self.choose_peer(exchange).await
+    }
+
+    async fn connected_to_upstream(
+        &self,
+        _client: &mut Client,
+        _reused: bool,
+        _peer: &HttpPeer,
+        _fd: std::os::fd::RawFd,
+        connection: Option<&Digest>,
+        exchange: &mut Self::CTX,
+    ) -> pingora::Result<()> {
+        let Stage::Admitted(forwarded) = &mut exchange.stage else { return Err(not_admitted()) };
+        forwarded.patience.begin(connection).map_err(|_ran_out| {
+            forwarded.attempt.unsent = true;
+            Error::explain(ErrorType::ConnectionClosed, "the connection was shut down")
+        })
     }
 
     async fn upstream_request_filter(
@@ -183,16 +207,21 @@ impl ProxyHttp for Gateway {
     ) -> Box<Error> {
         let answered = client.response_written().is_some();
         let again = exchange.stage.forwarded().is_ok_and(|forwarded| {
-            let attempt = &forwarded.attempt;
+            let Forwarded { admitted, attempt, patience, .. } = forwarded;
             attempt.count < TRIES_MAX
-                && (attempt.renew_credential || forward::may_repeat(&forwarded.admitted, &error, reused, answered))
+                && (attempt.renew_credential
+                    || attempt.unsent
+                    || !patience.ran_out() && forward::may_repeat(admitted, &error, reused, answered))
         });
         error.set_retry(again);
         error
     }
 
     async fn fail_to_proxy(&self, client: &mut Client, error: &Error, exchange: &mut Self::CTX) -> FailToProxy {
-        let rejection = exchange.stage.rejection(error);
+        let mut rejection = exchange.stage.rejection(error);
+        if self.shell.lifecycle.is_ending() && matches!(rejection, Rejection::UpstreamTimeout) {
+            rejection = Rejection::ShuttingDown;
+        }
         exchange.record.refused(&rejection);
         tracing::debug!(request = %exchange.record.request_id, %error, "The request failed on its way.");
         respond::report_failure(client, &rejection, exchange).await;
@@ -243,6 +272,7 @@ impl Gateway {
             metrics,
             audit,
             random,
+            watchdog: Arc::new(Watchdog::new(Arc::clone(&lifecycle))),
             lifecycle,
         };
         Ok(Self { shell })
@@ -273,8 +303,9 @@ impl Gateway {
         }
         match pipeline::admit(&self.shell, world, client, &mut exchange.record).await {
             Ok(admitted) => {
-                let forwarded =
-                    Forwarded { admitted, answer: Answer::Awaited, attempt: Attempt::default(), failure: None };
+                let patience = Patience::new(&admitted.route.server.config.timeouts);
+                let (answer, attempt) = (Answer::Awaited, Attempt::default());
+                let forwarded = Forwarded { admitted, answer, attempt, patience, failure: None };
                 exchange.stage = Stage::Admitted(Box::new(forwarded));
                 Ok(false)
             }
@@ -306,6 +337,8 @@ impl Gateway {
     async fn choose_peer(&self, exchange: &mut Exchange) -> pingora::Result<Box<HttpPeer>> {
         let Stage::Admitted(forwarded) = &mut exchange.stage else { return Err(not_admitted()) };
         forwarded.attempt.count += 1;
+        forwarded.attempt.unsent = false;
+        forwarded.patience.give_up_connection();
         let chosen = self.next_attempt(forwarded, &mut exchange.record).await;
         chosen.map_err(|rejection| {
             forwarded.failure = Some(rejection);
@@ -325,7 +358,7 @@ impl Gateway {
             let (route, caller, token) = (&admitted.route, &admitted.caller, &admitted.subject_token);
             admitted.credential = credentials::obtain(shell, route, caller, token).await?;
         }
-        forward::peer(admitted)
+        forward::peer(&self.shell, admitted)
     }
 
     /// Notes that the instance could not be reached. Whether the request may go to another one: nothing of it was sent,
@@ -358,6 +391,7 @@ impl Stage {
             Self::Admitted(forwarded) => match (&forwarded.failure, error.esource()) {
                 (Some(rejection), _) => rejection.clone(),
                 (None, ErrorSource::Downstream) => Rejection::ClientGone,
+                (None, _) if forwarded.patience.ran_out() => Rejection::UpstreamTimeout,
                 (None, _) => forward::rejection_of(error),
             },
             Self::Received => Rejection::ClientGone,

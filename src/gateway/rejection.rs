@@ -67,6 +67,8 @@ pub(crate) enum Rejection {
     NotAcceptable,
     /// The body is not what MCP speaks.
     Request(RequestError),
+    /// The process ends, and its successor serves: what is still open is ended.
+    ShuttingDown,
     /// The session is unknown, expired, forged or someone else's: all alike.
     UnknownSession,
     /// `Content-Type` is not JSON, or the body is encoded.
@@ -128,6 +130,7 @@ impl Rejection {
                 (S::NOT_ACCEPTABLE, "not_acceptable", "Accept must cover application/json and text/event-stream")
             }
             Self::Request(error) => (error.status(), error.label(), error.public_message()),
+            Self::ShuttingDown => (S::SERVICE_UNAVAILABLE, "shutting_down", "the gateway is being replaced; ask again"),
             Self::UnknownSession => (S::NOT_FOUND, "unknown_session", "unknown session; initialize a new one"),
             Self::UnsupportedMediaType => (
                 S::UNSUPPORTED_MEDIA_TYPE,

@@ -1,7 +1,5 @@
 //! What comes back to the client?
 
-use std::time::Instant;
-
 use bytes::{Bytes, BytesMut};
 use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
 use http::{HeaderValue, Method, StatusCode, Version};
@@ -12,7 +10,7 @@ use ring::rand::SecureRandom;
 
 use crate::mcp::list_stream::ListStream;
 use crate::mcp::listing::{Asked, Filtered, ListItem, filter_answer};
-use crate::mcp::sse;
+use crate::mcp::{Era, sse};
 use crate::policy::{self, Facts, Item};
 use crate::session::{self, Binding, Session};
 use crate::telemetry::metrics::{OpenStream, SessionEvent};
@@ -45,8 +43,6 @@ pub(super) struct Document {
 /// An SSE answer on its way.
 pub(super) struct Events {
     stream: ListStream,
-    /// The hard end of the stream.
-    until: Instant,
     /// Events that came whole before the fault that ends the stream.
     last_words: Vec<Bytes>,
     /// Counts the stream as open.
@@ -67,8 +63,12 @@ impl Gateway {
         let Exchange { stage, record } = exchange;
         let Stage::Admitted(forwarded) = stage else { return Err(super::not_admitted()) };
         record.answered();
-        match judge_head(&self.shell, forwarded, head, client, record) {
+        let heard = forwarded.patience.heard().map_err(|_ran_out| Rejection::UpstreamTimeout);
+        match heard.and_then(|()| judge_head(&self.shell, forwarded, head, client, record)) {
             Ok(clean) => {
+                if has_no_body(head) {
+                    forwarded.patience.end();
+                }
                 *head = clean;
                 Ok(())
             }
@@ -88,12 +88,16 @@ impl Gateway {
     ) -> pingora::Result<()> {
         let Exchange { stage, record } = exchange;
         let Stage::Admitted(forwarded) = stage else { return Err(super::not_admitted()) };
-        let Forwarded { admitted, answer, failure, .. } = &mut **forwarded;
-        let passed = match answer {
+        let Forwarded { admitted, answer, failure, patience, .. } = &mut **forwarded;
+        let heard = patience.heard().map_err(|_ran_out| Rejection::UpstreamTimeout);
+        let passed = heard.and_then(|()| match answer {
             Answer::Awaited | Answer::Empty => Ok(None),
             Answer::Document(document) => document.take_in(&self.shell, admitted, record, body.take(), end_of_stream),
             Answer::Events(events) => events.take_in(&self.shell, admitted, record, body.take(), end_of_stream),
-        };
+        });
+        if end_of_stream {
+            patience.end();
+        }
         match passed {
             Ok(passed) => {
                 *body = passed;
@@ -189,6 +193,11 @@ fn clean_head(
     Ok(head)
 }
 
+/// Nothing follows this head, so nobody is called again for its answer.
+fn has_no_body(head: &ResponseHeader) -> bool {
+    head.status == StatusCode::NO_CONTENT || head.headers.get(CONTENT_LENGTH).is_some_and(|length| length == "0")
+}
+
 /// What kind of answer a head announces.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -204,13 +213,12 @@ impl Kind {
         let media = media.and_then(|value| value.split(|byte| *byte == b';').next()).unwrap_or_default().trim_ascii();
         let is_json = media.eq_ignore_ascii_case(b"application/json");
         let is_events = media.eq_ignore_ascii_case(b"text/event-stream");
-        let has_no_body = head.headers.get(CONTENT_LENGTH).is_some_and(|length| length == "0");
         let expects_answer = admitted.ask.messages().iter().any(|message| message.request_id().is_some());
         match head.status.as_u16() {
             200 if is_events && !matches!(admitted.ask, Ask::EndSession(_)) => Ok(Self::Events),
-            200 if expects_answer && is_json && !has_no_body => Ok(Self::Document),
+            200 if expects_answer && is_json && !has_no_body(head) => Ok(Self::Document),
             200..=299 if !expects_answer && !matches!(admitted.ask, Ask::OpenStream(_)) => Ok(Self::Empty),
-            400..=499 if is_json && !has_no_body => Ok(Self::Document),
+            400..=499 if is_json && !has_no_body(head) => Ok(Self::Document),
             status @ 400..=499 => {
                 Err(Rejection::UpstreamRefused(StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY)))
             }
@@ -277,8 +285,7 @@ impl Events {
             Ask::Messages(_) => ListStream::answering(admitted.asked(), admitted.ask.revision().era(), event_bytes_max),
             Ask::EndSession(_) | Ask::OpenStream(_) => ListStream::replaying(event_bytes_max),
         };
-        let until = Instant::now() + admitted.route.server.config.timeouts.total;
-        Self { stream, until, last_words: Vec::new(), _open: shell.metrics.stream_opened() }
+        Self { stream, last_words: Vec::new(), _open: shell.metrics.stream_opened() }
     }
 
     /// Takes a piece in; the events that are whole with it come out.
@@ -290,9 +297,6 @@ impl Events {
         piece: Option<Bytes>,
         end_of_stream: bool,
     ) -> Result<Option<Bytes>, Rejection> {
-        if Instant::now() > self.until {
-            return Err(Rejection::UpstreamTimeout);
-        }
         let mut out = Vec::new();
         let stream = &mut self.stream;
         let passed = with_filter(shell, admitted, record, |keep| {
@@ -403,7 +407,9 @@ pub(super) async fn report_failure(client: &mut Client, rejection: &Rejection, e
         write(client, rejection.render(record.id.as_ref(), &record.request_id), record).await
     } else {
         let last_words = match &exchange.stage {
-            Stage::Admitted(forwarded) => last_words(&forwarded.answer, rejection, record),
+            Stage::Admitted(forwarded) => {
+                last_words(&forwarded.answer, forwarded.admitted.ask.revision().era(), rejection, record)
+            }
             Stage::Received | Stage::Refused(_) => None,
         };
         client.write_response_body(last_words, true).await
@@ -414,10 +420,12 @@ pub(super) async fn report_failure(client: &mut Client, rejection: &Rejection, e
 }
 
 /// What ends an answer that has begun: an error for every request that still waits.
-fn last_words(answer: &Answer, rejection: &Rejection, record: &Record) -> Option<Bytes> {
+fn last_words(answer: &Answer, era: Era, rejection: &Rejection, record: &Record) -> Option<Bytes> {
     match answer {
         Answer::Awaited | Answer::Empty => None,
         Answer::Document(_) => Some(rejection.body(record.id.as_ref(), &record.request_id)),
+        // A legacy client takes a clean end for a reason to resume or to open the stream anew; an error would end its call.
+        Answer::Events(_) if matches!((rejection, era), (Rejection::ShuttingDown, Era::Legacy)) => None,
         Answer::Events(events) => {
             let mut out = events.last_words.concat();
             for id in events.stream.unanswered() {

@@ -31,5 +31,6 @@ mod reload;
 mod routing;
 mod sessions;
 mod streams;
+mod timeouts;
 mod upgrade;
 mod vectors;

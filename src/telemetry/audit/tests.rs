@@ -1,4 +1,4 @@
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed test may panic")]
+#![expect(clippy::unwrap_used, reason = "a failed test may panic")]
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::fs::symlink;

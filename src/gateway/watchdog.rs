@@ -1,0 +1,358 @@
+//! Who wakes a request whose server has fallen silent?
+//!
+//! Pingora has one time limit for reads, fixed before it knows what it will wait for, and calls nobody while a server
+//! says nothing. So one task looks at every HTTP/1.1 connection to a server a few times a second, and shuts down the
+//! socket of each whose request is over its time. The request then wakes with a read error, ends as every failed request
+//! does, and finds here that it was its time that ran out.
+//!
+//! A watch belongs to a connection, not to a request: it is made and listed once per connection, and a request only moves
+//! its limits. An HTTP/2 connection carries the requests of many callers, so it has no watch.
+
+use std::fmt;
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::AsFd as _;
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use pingora::connectors::L4Connect;
+use pingora::http::ResponseHeader;
+use pingora::protocols::l4::ext;
+use pingora::protocols::l4::socket::SocketAddr;
+use pingora::protocols::l4::stream::Stream;
+use pingora::protocols::raw_connect::ProxyDigest;
+use pingora::protocols::{Digest, GetProxyDigest as _};
+use pingora::{Error, ErrorType, OrErr as _};
+use tokio::time::MissedTickBehavior;
+
+use crate::lifecycle::Lifecycle;
+
+/// Connects to servers, and watches over the connections.
+pub(super) struct Watchdog {
+    watches: Arc<Mutex<Vec<Arc<Watch>>>>,
+    lifecycle: Arc<Lifecycle>,
+    started: Once,
+}
+
+/// One request's use of one connection, from its sending to the end of its answer. Dropping it ends it.
+pub(super) struct Turn {
+    watch: Arc<Watch>,
+    number: u64,
+}
+
+/// How long a request may go on waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Limits {
+    /// It is over at this time, whatever the server does.
+    pub(super) until: Instant,
+    /// It is over when the server has said nothing for this long.
+    pub(super) silence: Option<Duration>,
+}
+
+/// The request's time has run out, and its connection was shut down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct RanOut;
+
+/// One connection, as long as it is open.
+struct Watch {
+    /// Alive as long as Pingora keeps the connection.
+    socket: Weak<TcpStream>,
+    state: Mutex<State>,
+}
+
+/// What Pingora keeps with the connection: in a [`Digest`], where a request finds it.
+struct Line {
+    watch: Arc<Watch>,
+    /// A second descriptor of the socket. The first is Pingora's, and its number may stand for another connection at any
+    /// time; this one is of this connection for as long as it is open.
+    _socket: Arc<TcpStream>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The latest turn.
+    number: u64,
+    /// Its limits, and when the server was last heard; `None` when it is over.
+    running: Option<(Limits, Instant)>,
+    /// The socket was shut down, in the latest turn. INVARIANT: there is no other turn after it.
+    is_shut: bool,
+}
+
+impl Watchdog {
+    /// When `lifecycle` says so, every request has waited long enough.
+    pub(super) fn new(lifecycle: Arc<Lifecycle>) -> Self {
+        Self { watches: Arc::default(), lifecycle, started: Once::new() }
+    }
+
+    fn watch(&self, socket: std::os::fd::OwnedFd) -> Line {
+        let socket = Arc::new(TcpStream::from(socket));
+        let watch = Arc::new(Watch { socket: Arc::downgrade(&socket), state: Mutex::default() });
+        locked(&self.watches).push(Arc::clone(&watch));
+        self.started.call_once(|| {
+            drop(tokio::spawn(patrol(Arc::downgrade(&self.watches), Arc::clone(&self.lifecycle))));
+        });
+        Line { watch, _socket: socket }
+    }
+}
+
+#[async_trait]
+impl L4Connect for Watchdog {
+    /// Connects as Pingora does by itself, under its `total_connection_timeout`.
+    async fn connect(&self, address: &SocketAddr) -> pingora::Result<Stream> {
+        let address = address.as_inet();
+        let address = address.ok_or_else(|| Error::explain(ErrorType::ConnectError, "no internet address"))?;
+        let socket = ext::connect(address, None).await?;
+        let second = socket.as_fd().try_clone_to_owned();
+        let second = second.or_err(ErrorType::ConnectError, "no second descriptor for the connection")?;
+        let line = self.watch(second);
+        let mut stream = Stream::from(socket);
+        // Pingora keeps this for what a CONNECT proxy says of a connection. There is none between us and a server, and
+        // it is the one place where something of ours stays with a connection, in the pool too.
+        stream.set_proxy_digest(ProxyDigest::new(Box::new(ResponseHeader::build(200, Some(0))?), Some(Box::new(line))));
+        Ok(stream)
+    }
+}
+
+impl Turn {
+    /// Begins a turn on the connection of `digest` at `now`, within `limits`. `Ok(None)` when it is not watched.
+    ///
+    /// # Errors
+    /// [`RanOut`] when the connection was shut down for an earlier request: nothing may be sent on it.
+    pub(super) fn begin(digest: Option<&Digest>, limits: Limits, now: Instant) -> Result<Option<Self>, RanOut> {
+        let kept = digest.and_then(|digest| digest.proxy_digest.as_deref());
+        let line = kept.and_then(|kept| kept.user_data.as_ref()).and_then(|line| line.downcast_ref::<Line>());
+        line.map(|line| line.watch.begin(limits, now)).transpose()
+    }
+
+    /// The server was heard at `now`: from here on `limits` hold.
+    ///
+    /// # Errors
+    /// [`RanOut`] when it was too late. The end of an answer may look proper then, because the end of the connection ends
+    /// an answer of unknown length.
+    pub(super) fn heard(&self, limits: Limits, now: Instant) -> Result<(), RanOut> {
+        let mut state = self.watch.state();
+        if state.number == self.number {
+            if state.is_shut {
+                return Err(RanOut);
+            }
+            state.running = Some((limits, now));
+        }
+        Ok(())
+    }
+
+    /// Whether the request's time has run out.
+    pub(super) fn ran_out(&self) -> bool {
+        let state = self.watch.state();
+        state.number == self.number && state.is_shut
+    }
+
+    /// Ends the turn: the answer is whole, and the connection may go back to the pool.
+    pub(super) fn end(&self) {
+        let mut state = self.watch.state();
+        if state.number == self.number {
+            state.running = None;
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl Watch {
+    fn begin(self: &Arc<Self>, limits: Limits, now: Instant) -> Result<Turn, RanOut> {
+        let mut state = self.state();
+        if state.is_shut {
+            return Err(RanOut);
+        }
+        state.number += 1;
+        state.running = Some((limits, now));
+        Ok(Turn { watch: Arc::clone(self), number: state.number })
+    }
+
+    /// Shuts the connection down if its request is over its time at `now`. False when the connection is no more.
+    fn look(&self, now: Instant) -> bool {
+        let mut state = self.state();
+        let Some((limits, heard_at)) = &mut state.running else { return self.socket.strong_count() > 0 };
+        let is_silent = limits.silence.is_some_and(|silence| now >= *heard_at + silence);
+        if now < limits.until && !is_silent {
+            return self.socket.strong_count() > 0;
+        }
+        let Some(socket) = self.socket.upgrade() else { return false };
+        // Bytes that wait were not read because the client does not take what came before: the server is not silent.
+        if now < limits.until && socket.peek(&mut [0]).is_ok_and(|waiting| waiting > 0) {
+            *heard_at = now;
+            return true;
+        }
+        // INVARIANT: only the running turn's connection is ever shut down. A turn ends, and the next begins, under the
+        // lock that is held here; and the socket is this connection's own, whatever became of Pingora's descriptor.
+        state.running = None;
+        state.is_shut = true;
+        // It fails when the other side was quicker, and then the request is awake already.
+        let _ = socket.shutdown(Shutdown::Both);
+        false
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        locked(&self.state)
+    }
+}
+
+impl fmt::Debug for Watchdog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watchdog").finish_non_exhaustive()
+    }
+}
+
+/// Looks at every connection, again and again, until the gateway is gone.
+async fn patrol(watches: Weak<Mutex<Vec<Arc<Watch>>>>, lifecycle: Arc<Lifecycle>) {
+    let mut ticks = tokio::time::interval(PATROL_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let Some(watches) = watches.upgrade() else { return };
+        // At the end of the process everybody's time is over.
+        let now = Instant::now() + if lifecycle.is_ending() { FAR_AWAY } else { Duration::ZERO };
+        locked(&watches).retain(|watch| watch.look(now));
+    }
+}
+
+/// No code panics while it holds one of these locks, and each value is whole after every statement.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A time limit is kept up to this much late. Ten thousand connections take well under a millisecond each time.
+const PATROL_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Longer than any limit that can be configured.
+const FAR_AWAY: Duration = Duration::from_secs(10 * 365 * 86_400);
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// A watched connection, and its other end.
+    struct Pair {
+        line: Line,
+        here: TcpStream,
+        there: TcpStream,
+    }
+
+    impl Pair {
+        fn open() -> Self {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let here = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            here.set_nonblocking(true).unwrap();
+            let there = listener.accept().unwrap().0;
+            there.set_read_timeout(Some(SECOND)).unwrap();
+            let socket = Arc::new(TcpStream::from(here.as_fd().try_clone_to_owned().unwrap()));
+            let watch = Arc::new(Watch { socket: Arc::downgrade(&socket), state: Mutex::default() });
+            Self { line: Line { watch, _socket: socket }, here, there }
+        }
+
+        fn turn(&self, limits: Limits) -> Turn {
+            self.line.watch.begin(limits, Instant::now()).unwrap()
+        }
+
+        fn look_in(&self, time: Duration) {
+            self.line.watch.look(Instant::now() + time);
+        }
+
+        /// Whether bytes still flow.
+        fn is_open(&mut self) -> bool {
+            let mut byte = [0];
+            self.here.write_all(b"x").is_ok() && matches!(self.there.read(&mut byte), Ok(1))
+        }
+    }
+
+    fn limits(until: Duration, silence: Option<Duration>) -> Limits {
+        Limits { until: Instant::now() + until, silence }
+    }
+
+    #[test]
+    fn a_turn_over_its_time_loses_its_connection() {
+        let mut pair = Pair::open();
+        let turn = pair.turn(limits(2 * SECOND, None));
+        pair.look_in(SECOND);
+        assert!(pair.is_open() && !turn.ran_out());
+        pair.look_in(3 * SECOND);
+        assert!(!pair.is_open() && turn.ran_out());
+        assert_eq!(turn.heard(limits(SECOND, None), Instant::now()), Err(RanOut));
+    }
+
+    #[test]
+    fn a_server_that_is_heard_now_and_then_is_not_silent() {
+        let mut pair = Pair::open();
+        let turn = pair.turn(limits(60 * SECOND, None));
+        assert_eq!(turn.heard(limits(60 * SECOND, Some(5 * SECOND)), Instant::now()), Ok(()));
+        pair.look_in(4 * SECOND);
+        assert!(pair.is_open());
+        pair.look_in(6 * SECOND);
+        assert!(turn.ran_out());
+    }
+
+    #[test]
+    fn bytes_that_nobody_has_read_are_no_silence_but_do_not_move_the_hard_end() {
+        let mut pair = Pair::open();
+        let turn = pair.turn(limits(60 * SECOND, Some(SECOND)));
+        pair.there.write_all(b"data").unwrap();
+        pair.look_in(2 * SECOND);
+        assert!(!turn.ran_out() && pair.is_open());
+        pair.look_in(61 * SECOND);
+        assert!(turn.ran_out());
+    }
+
+    #[test]
+    fn a_connection_between_two_turns_is_left_alone() {
+        let mut pair = Pair::open();
+        pair.turn(limits(SECOND, None)).end();
+        pair.look_in(2 * SECOND);
+        drop(pair.turn(limits(SECOND, None)));
+        pair.look_in(2 * SECOND);
+        assert!(pair.is_open());
+    }
+
+    /// The pool may hand a connection on before the request that had it is quite gone.
+    #[test]
+    fn a_turn_that_lingers_touches_nothing_of_the_next() {
+        let mut pair = Pair::open();
+        let lingering = pair.turn(limits(SECOND, None));
+        let next = pair.turn(limits(5 * SECOND, None));
+        assert_eq!(lingering.heard(limits(Duration::ZERO, None), Instant::now()), Ok(()));
+        pair.look_in(2 * SECOND);
+        assert!(pair.is_open());
+        drop(lingering);
+        pair.look_in(6 * SECOND);
+        assert!(next.ran_out(), "the limits of the next turn still hold");
+    }
+
+    #[test]
+    fn no_turn_begins_on_a_connection_that_was_shut_down() {
+        let pair = Pair::open();
+        let turn = pair.turn(limits(SECOND, None));
+        pair.look_in(2 * SECOND);
+        assert!(pair.line.watch.begin(limits(SECOND, None), Instant::now()).is_err());
+        assert!(turn.ran_out());
+    }
+
+    /// The number of a closed descriptor goes to the next connection at once.
+    #[test]
+    fn a_connection_that_was_closed_meanwhile_costs_no_other_its_socket() {
+        let Pair { line, here, .. } = Pair::open();
+        let turn = line.watch.begin(limits(SECOND, None), Instant::now()).unwrap();
+        let watch = Arc::clone(&line.watch);
+        drop((line, here));
+        let mut other = Pair::open();
+        assert!(!watch.look(Instant::now() + 2 * SECOND), "it is taken off the list");
+        assert!(other.is_open() && !turn.ran_out());
+    }
+}
