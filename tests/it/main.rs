@@ -31,4 +31,5 @@ mod reload;
 mod routing;
 mod sessions;
 mod streams;
+mod tls;
 mod vectors;
