@@ -413,10 +413,13 @@ fn a_connection_verified_for_one_server_carries_no_request_of_another() {
     );
     let trusting = gateway.caller(idp.token().scope("x"));
     let doubting = gateway.caller(idp.token().audience("https://mcp.example.test/doubting").scope("x")).at("/doubting");
-    assert_eq!(trusting.call("read", json!({})).status(), 200);
-    doubting.call("read", json!({})).assert_refused(502, "upstream_unreachable");
-    assert_eq!(trusting.call("read", json!({})).status(), 200);
-    assert_eq!(tickets.seen_of("tools/call").len(), 2);
+    // Several rounds: a connection goes back to the pool a moment after its answer.
+    for _ in 0..5 {
+        assert_eq!(trusting.call("read", json!({})).status(), 200);
+        let answer = doubting.call("read", json!({}));
+        assert!([502, 503].contains(&answer.status()), "{}", answer.0);
+    }
+    assert_eq!((tickets.seen_of("tools/call").len(), front.accepted()), (5, 1));
 }
 
 #[test]
