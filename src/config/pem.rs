@@ -72,10 +72,8 @@ pub fn authorities(pem: &[u8]) -> Result<Arc<RootCertStore>, PemError> {
 /// [`PemError::NoKey`], [`PemError::NotPem`], [`PemError::BadKey`].
 pub fn private_key(pem: &[u8]) -> Result<Secret<Vec<u8>>, PemError> {
     use rustls::pki_types::pem::Error;
-    let key = PrivateKeyDer::from_pem_slice(pem).map_err(|error| match error {
-        Error::NoItemsFound => PemError::NoKey,
-        _ => PemError::NotPem,
-    })?;
+    let key = PrivateKeyDer::from_pem_slice(pem)
+        .map_err(|error| if matches!(error, Error::NoItemsFound) { PemError::NoKey } else { PemError::NotPem })?;
     let key = Secret::new(key.secret_der().to_vec());
     // Pingora is given the bytes alone and tells the format by them.
     let recognized = PrivateKeyDer::try_from(key.expose().as_slice()).map_err(|_unknown| PemError::BadKey)?;
@@ -91,9 +89,9 @@ pub fn private_key(pem: &[u8]) -> Result<Secret<Vec<u8>>, PemError> {
 /// [`PemError::KeyMismatch`], [`PemError::BadKey`].
 pub fn certified_key(chain: Vec<CertificateDer<'static>>, key: &Secret<Vec<u8>>) -> Result<CertifiedKey, PemError> {
     let key = PrivateKeyDer::try_from(key.expose().as_slice()).map_err(|_unknown| PemError::BadKey)?;
-    CertifiedKey::from_der(chain, key.clone_key(), &default_provider()).map_err(|error| match error {
-        rustls::Error::InconsistentKeys(_) => PemError::KeyMismatch,
-        _ => PemError::BadKey,
+    CertifiedKey::from_der(chain, key.clone_key(), &default_provider()).map_err(|error| {
+        let mismatch = matches!(error, rustls::Error::InconsistentKeys(_));
+        if mismatch { PemError::KeyMismatch } else { PemError::BadKey }
     })
 }
 

@@ -33,4 +33,5 @@ mod sessions;
 mod streams;
 mod timeouts;
 mod upgrade;
+mod tls;
 mod vectors;

@@ -86,6 +86,12 @@ impl Gateway {
                 conf.value[key] = value;
             }
         }
+        // A test that says more of the listener leaves its address to the kit.
+        for listen in conf.value["listen"].as_array_mut().into_iter().flatten() {
+            if listen["address"] == "LISTEN" {
+                listen["address"] = address.to_string().into();
+            }
+        }
         conf.value["server"]["upgrade_sock"] = "DIR/upgrade.sock".into();
         conf.value["server"]["pid_file"] = "DIR/portcullis.pid".into();
         let file = write(&conf, directory.path());

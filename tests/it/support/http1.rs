@@ -3,6 +3,7 @@
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 
+use rustls::{ClientConnection, StreamOwned};
 use serde_json::Value;
 
 use super::DEADLINE;
@@ -134,7 +135,38 @@ type Head = (u16, Vec<(String, String)>);
 /// A connection that can carry several requests.
 pub struct Connection {
     address: SocketAddr,
-    reader: BufReader<TcpStream>,
+    reader: BufReader<Wire>,
+}
+
+/// What a connection runs over.
+pub enum Wire {
+    Clear(TcpStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+}
+
+impl io::Read for Wire {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Clear(tcp) => tcp.read(into),
+            Self::Tls(tls) => tls.read(into),
+        }
+    }
+}
+
+impl io::Write for Wire {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Clear(tcp) => tcp.write(bytes),
+            Self::Tls(tls) => tls.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Clear(tcp) => tcp.flush(),
+            Self::Tls(tls) => tls.flush(),
+        }
+    }
 }
 
 impl Connection {
@@ -143,7 +175,25 @@ impl Connection {
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         stream.set_write_timeout(Some(DEADLINE)).unwrap();
         stream.set_nodelay(true).unwrap();
-        Self { address, reader: BufReader::new(stream) }
+        Self::over(address, Wire::Clear(stream))
+    }
+
+    /// A connection that is already made.
+    pub fn over(address: SocketAddr, wire: Wire) -> Self {
+        Self { address, reader: BufReader::new(wire) }
+    }
+
+    /// Where it leads.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The TLS state, when it runs over TLS.
+    pub fn tls(&self) -> Option<&ClientConnection> {
+        match self.reader.get_ref() {
+            Wire::Clear(_) => None,
+            Wire::Tls(tls) => Some(&tls.conn),
+        }
     }
 
     /// Writes bytes. A server may refuse and close before it has read all, so a failed write is not a failed test.
@@ -153,7 +203,11 @@ impl Connection {
 
     /// Ends our half of the connection.
     pub fn finish_writing(&mut self) {
-        let _ = self.reader.get_mut().shutdown(Shutdown::Write);
+        let tcp = match self.reader.get_mut() {
+            Wire::Clear(tcp) => tcp,
+            Wire::Tls(tls) => &mut tls.sock,
+        };
+        let _ = tcp.shutdown(Shutdown::Write);
     }
 
     /// Sends and reads the whole answer; the connection can be used again.

@@ -19,6 +19,7 @@ mod pieces;
 mod raw_server;
 mod real;
 mod sts;
+mod tls;
 mod world;
 
 pub use answer::Answer;
@@ -32,6 +33,7 @@ pub use mcp_server::{McpServer, Reply, message_with_result};
 pub use raw_server::{RawServer, Then};
 pub use real::{RmcpServer, connect_rmcp};
 pub use sts::Sts;
+pub use tls::{Authority, Identity, TlsClient, TlsFront};
 pub use world::{World, usual};
 
 /// The longest a test waits for something that should happen at once, on a machine with much else to do.
