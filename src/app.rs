@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use pingora::apps::HttpServerOptions;
-use pingora::protocols::http::v2::server::default_h2_options;
+use pingora::protocols::http::v2::server::{H2Options, default_h2_options};
 use pingora::server::configuration::{Opt, ServerConf};
 use pingora::server::{RunArgs, Server};
 use pingora::services::background::background_service;
 use pingora::services::listening::Service;
-use pingora_proxy::http_proxy_service_with_name;
+use pingora_proxy::http_proxy;
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::config::Config;
@@ -25,6 +25,7 @@ use crate::control::reload::Reload;
 use crate::control::warmup::Warmup;
 use crate::control::world;
 use crate::gateway::Gateway;
+use crate::gateway::door::Door;
 use crate::lifecycle::Lifecycle;
 use crate::net::Outbound;
 use crate::snapshot::Live;
@@ -71,13 +72,10 @@ pub fn run(path: &Path, config: Config, upgrade: bool) -> anyhow::Result<()> {
     let gateway =
         Gateway::new(Arc::clone(&live), Arc::clone(&metrics), audit.clone(), outbound.clone(), Arc::clone(&lifecycle));
     let gateway = gateway.map_err(|_unspecified| anyhow!("the system has no random numbers"))?;
-    let mut proxy = http_proxy_service_with_name(&server.configuration, gateway, "gateway");
-    if let Some(app) = proxy.app_logic_mut() {
-        app.server_options = Some(http_options());
-        let mut h2 = default_h2_options();
-        h2.initial_window_size(H2_WINDOW_BYTES);
-        app.h2_options = Some(h2);
-    }
+    let mut proxy = http_proxy(&server.configuration, gateway);
+    proxy.server_options = Some(http_options());
+    proxy.h2_options = Some(h2_options());
+    let mut proxy = Service::new("gateway".to_owned(), Door::new(proxy));
     for listen in &config.listen {
         let address = listen.address.to_string();
         match certificates.settings(listen.address) {
@@ -168,6 +166,12 @@ fn http_options() -> HttpServerOptions {
     let mut options = HttpServerOptions::default();
     options.h2c = true;
     options.h2_idle_timeout = Some(H2_IDLE_MAX);
+    options
+}
+
+fn h2_options() -> H2Options {
+    let mut options = default_h2_options();
+    options.initial_window_size(H2_WINDOW_BYTES);
     options
 }
 

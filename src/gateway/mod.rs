@@ -4,6 +4,7 @@ mod annotations;
 mod body;
 mod credentials;
 mod decisions;
+pub mod door;
 pub mod exchange;
 mod forward;
 mod local;

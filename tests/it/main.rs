@@ -32,6 +32,6 @@ mod routing;
 mod sessions;
 mod streams;
 mod timeouts;
-mod upgrade;
 mod tls;
+mod upgrade;
 mod vectors;
