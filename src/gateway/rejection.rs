@@ -222,8 +222,9 @@ impl Rejection {
     pub(crate) fn body(&self, id: Option<&RequestId>, request_id: &str) -> Bytes {
         let id = id.and_then(|id| serde_json::from_str::<&RawValue>(id.as_json()).ok());
         let versions = match self {
-            Self::Request(RequestError::UnsupportedVersion { requested }) => {
-                (Some(Revision::ALL.map(Revision::as_str)), Some(&**requested))
+            Self::Request(RequestError::UnsupportedVersion { requested, supported }) => {
+                let supported: Vec<_> = supported.iter().copied().map(Revision::as_str).collect();
+                (Some(supported), Some(&**requested))
             }
             _ => (None, None),
         };
@@ -288,7 +289,7 @@ struct ErrorData<'a> {
     request_id: &'a str,
     /// MCP 2026-07-28: the error of an unsupported version lists the supported ones.
     #[serde(skip_serializing_if = "Option::is_none")]
-    supported: Option<[&'static str; 4]>,
+    supported: Option<Vec<&'static str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     requested: Option<&'a str>,
 }
