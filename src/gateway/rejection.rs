@@ -207,11 +207,12 @@ impl Rejection {
     /// The JSON-RPC error object's text, for an answer of its own or for an event in a stream that is already open.
     pub(crate) fn body(&self, id: Option<&RequestId>, request_id: &str) -> Bytes {
         let id = id.and_then(|id| serde_json::from_str::<&RawValue>(id.as_json()).ok());
-        let requested = if let Self::Request(RequestError::UnsupportedVersion { requested }) = self {
-            Some(&**requested)
-        } else {
-            None
-        };
+        let (supported, requested) =
+            if let Self::Request(RequestError::UnsupportedVersion { requested, supported }) = self {
+                (Some(supported.iter().copied().map(Revision::as_str).collect()), Some(&**requested))
+            } else {
+                (None, None)
+            };
         let error = ErrorAnswer {
             jsonrpc: "2.0",
             id,
@@ -222,7 +223,7 @@ impl Rejection {
                     reason: self.reason(),
                     detail: self.public_detail(),
                     request_id,
-                    supported: requested.map(|_| Revision::ALL.map(Revision::as_str)),
+                    supported,
                     requested,
                 },
             },
@@ -269,7 +270,7 @@ struct ErrorData<'a> {
     request_id: &'a str,
     /// MCP 2026-07-28: the error of an unsupported version lists the supported ones.
     #[serde(skip_serializing_if = "Option::is_none")]
-    supported: Option<[&'static str; 4]>,
+    supported: Option<Vec<&'static str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     requested: Option<&'a str>,
 }

@@ -225,7 +225,8 @@ fn revision(head: &HeaderMap, envelope: &Envelope<'_>, shape: &Shape) -> Result<
     require_header(head, McpHeader::ProtocolVersion, &headers::PROTOCOL_VERSION, &version)?;
     match Revision::parse(&version) {
         Some(revision) if revision.era() == Era::Modern => Ok(revision),
-        Some(_) | None => Err(RequestError::unsupported_version(&version)),
+        // An older one is not offered here: it cannot be spoken with `_meta`, so the client would be refused again.
+        Some(_) | None => Err(RequestError::unsupported_version(&version, &Revision::MODERN)),
     }
 }
 
@@ -234,7 +235,7 @@ fn legacy_header(head: &HeaderMap) -> Result<Option<Revision>, RequestError> {
     match headers::single(head, &headers::PROTOCOL_VERSION) {
         Ok(None) => Ok(None),
         Ok(Some(version)) => {
-            Revision::parse(version).map(Some).ok_or_else(|| RequestError::unsupported_version(version))
+            Revision::parse(version).map(Some).ok_or_else(|| RequestError::unsupported_version(version, &Revision::ALL))
         }
         Err(_) => Err(RequestError::InvalidRequest(EnvelopeFault::VersionHeader)),
     }

@@ -36,16 +36,19 @@ pub enum RequestError {
     UnsupportedVersion {
         /// What was asked for: visible ASCII, at most [`REQUESTED_VERSION_BYTES_MAX`] bytes.
         requested: Box<str>,
+        /// What would have been understood of a request that is written like this one, oldest first.
+        supported: &'static [Revision],
     },
 }
 
 impl RequestError {
-    /// A refusal of the revision `requested`, which is cut and cleaned so that it can be shown.
+    /// A refusal of the revision `requested`, which is cut and cleaned so that it can be shown. The client is told to
+    /// choose one of `supported`.
     #[must_use]
-    pub fn unsupported_version(requested: &str) -> Self {
+    pub fn unsupported_version(requested: &str, supported: &'static [Revision]) -> Self {
         let clean = |char: char| if char.is_ascii_graphic() { char } else { '?' };
         let requested: String = requested.chars().take(REQUESTED_VERSION_BYTES_MAX).map(clean).collect();
-        Self::UnsupportedVersion { requested: requested.into() }
+        Self::UnsupportedVersion { requested: requested.into(), supported }
     }
 
     /// Word for metrics, audit and `data.reason`: one of a fixed set.
@@ -118,8 +121,8 @@ impl RequestError {
     #[must_use]
     pub fn data(&self) -> Option<Value> {
         match self {
-            Self::UnsupportedVersion { requested } => {
-                let supported: Vec<&str> = Revision::ALL.iter().rev().map(|revision| revision.as_str()).collect();
+            Self::UnsupportedVersion { requested, supported } => {
+                let supported: Vec<&str> = supported.iter().rev().map(|revision| revision.as_str()).collect();
                 Some(json!({ "supported": supported, "requested": requested }))
             }
             Self::HeaderMismatch(_)

@@ -28,6 +28,9 @@ impl Revision {
     /// Every supported revision, oldest first.
     pub const ALL: [Self; 4] = [Self::V2025_03_26, Self::V2025_06_18, Self::V2025_11_25, Self::V2026_07_28];
 
+    /// Those in which each request brings its own context.
+    pub const MODERN: [Self; 1] = [Self::V2026_07_28];
+
     /// Reads the exact text of `MCP-Protocol-Version`; anything else is `None`.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {

@@ -143,19 +143,30 @@ fn header_mismatch_when_headers_and_body_disagree() {
 fn unsupported_protocol_version_lists_the_supported_ones() {
     let world = World::start();
     let caller = world.reader();
-    let mut message = modern_message(1, "tools/list", json!({}));
-    message["params"]["_meta"][VERSION_KEY] = "2099-01-01".into();
-    let modern = caller.post(message.to_string()).header("MCP-Protocol-Version", "2099-01-01");
-    let legacy = caller.post(legacy_message("tools/list", json!({})).to_string());
-    for request in [
-        modern.header("Mcp-Method", "tools/list"),
-        legacy.clone().header("MCP-Protocol-Version", "2024-11-05"),
-        legacy.header("MCP-Protocol-Version", "garbage"),
-    ] {
-        let answer = caller.send(&request);
+    let request = caller.post(legacy_message("tools/list", json!({})).to_string());
+    for version in ["2024-11-05", "garbage"] {
+        let answer = caller.send(&request.clone().header("MCP-Protocol-Version", version));
         answer.assert_refused(400, "unsupported_protocol_version");
         let supported = answer.json()["error"]["data"]["supported"].clone();
         assert_eq!(supported, json!(["2025-03-26", "2025-06-18", LEGACY, MODERN]));
+    }
+    world.tickets.assert_saw_nothing();
+}
+
+/// Conformance suite, `server-stateless`: the list is what a client chooses from for its next try, so of a request with
+/// `_meta` it holds only what can be spoken with `_meta`, and nothing that a server behind the gateway does not list.
+#[test]
+fn unsupported_protocol_version_of_a_stateless_request_lists_what_is_spoken_statelessly() {
+    let world = World::start();
+    let caller = world.reader();
+    for version in ["2099-01-01", "v999.0.0", LEGACY] {
+        let mut message = modern_message(1, "tools/list", json!({}));
+        message["params"]["_meta"][VERSION_KEY] = version.into();
+        let request = caller.post(message.to_string()).header("MCP-Protocol-Version", version);
+        let answer = caller.send(&request.header("Mcp-Method", "tools/list"));
+        answer.assert_refused(400, "unsupported_protocol_version");
+        let data = answer.json()["error"]["data"].clone();
+        assert_eq!((&data["supported"], &data["requested"]), (&json!([MODERN]), &json!(version)));
     }
     world.tickets.assert_saw_nothing();
 }

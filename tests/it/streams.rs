@@ -90,6 +90,34 @@ fn the_get_stream_of_a_session_flows_and_carries_last_event_id() {
     pieces.wait_until_abandoned();
 }
 
+/// MCP 2025-11-25, Transports, "Sending Messages to the Server": a server may close its stream before the answer, once the
+/// client has an event id to come back with (conformance suite, server-sse-polling). That is no failure, and the answer comes
+/// on the stream that resumes.
+#[test]
+fn a_stream_that_the_server_closes_before_the_answer_ends_clean_and_resumes() {
+    let world = World::start();
+    let session = world.reader().initialize(LEGACY);
+    let pieces = world.tickets.stream_next("tools/call");
+    let mut call = session.open("tools/call", json!({ "name": "read", "arguments": {} }));
+    let priming = "id: 0/0\nretry: 500\ndata:\n\n";
+    pieces.send(priming);
+    assert_eq!(call.event().expect("the priming event, at once").id.as_deref(), Some("0/0"));
+    pieces.finish();
+    assert!(call.finish(), "a clean end");
+    assert_eq!(String::from_utf8(call.received).unwrap(), priming, "no error event of the gateway's own");
+
+    let id = world.tickets.only("tools/call").message["id"].clone();
+    let pieces = world.tickets.stream_next("GET");
+    let mut resumed = session.get(Some("0/0"));
+    assert_eq!(world.tickets.only("GET").header("last-event-id"), Some("0/0"));
+    pieces.event(&json!({ "jsonrpc": "2.0", "id": id, "result": { "content": [] } }));
+    assert_eq!(resumed.event().unwrap().json()["id"], id);
+    pieces.finish();
+    assert!(resumed.finish());
+    let outcomes: Vec<_> = world.gateway.audit(4).iter().map(|record| record["outcome"].clone()).collect();
+    assert_eq!(outcomes, ["ok"; 4]);
+}
+
 /// A call must end with an answer, so that no agent waits for ever.
 #[test]
 fn a_server_that_dies_mid_stream_becomes_an_error_event_with_the_requests_id() {

@@ -333,19 +333,19 @@ fn hostile_modern_headers_are_refused() {
             "future version",
             vec![("mcp-protocol-version", "2099-01-01"), tools_list],
             list(&META.replace("2026-07-28", "2099-01-01")),
-            RequestError::unsupported_version("2099-01-01"),
+            RequestError::unsupported_version("2099-01-01", &Revision::MODERN),
         ),
         (
             "future header alone",
             vec![("mcp-protocol-version", "2099-01-01"), tools_list],
             list(""),
-            RequestError::unsupported_version("2099-01-01"),
+            RequestError::unsupported_version("2099-01-01", &Revision::ALL),
         ),
         (
             "older version spoken the modern way",
             vec![("mcp-protocol-version", "2025-11-25"), tools_list],
             list(&META.replace("2026-07-28", "2025-11-25")),
-            RequestError::unsupported_version("2025-11-25"),
+            RequestError::unsupported_version("2025-11-25", &Revision::MODERN),
         ),
     ] {
         let refused = classify(&head(&headers), body.into(), &LIMITS).unwrap_err();
@@ -619,9 +619,9 @@ fn depth_is_bounded_by_the_limit_and_by_what_rules_can_read() {
 #[test]
 fn a_version_header_that_is_not_spoken_is_refused() {
     for (values, error) in [
-        (vec!["2024-11-05"], RequestError::unsupported_version("2024-11-05")),
-        (vec![""], RequestError::unsupported_version("")),
-        (vec!["2025-11-25, 2026-07-28"], RequestError::unsupported_version("2025-11-25, 2026-07-28")),
+        (vec!["2024-11-05"], RequestError::unsupported_version("2024-11-05", &Revision::ALL)),
+        (vec![""], RequestError::unsupported_version("", &Revision::ALL)),
+        (vec!["2025-11-25, 2026-07-28"], RequestError::unsupported_version("2025-11-25, 2026-07-28", &Revision::ALL)),
         (vec!["2025-11-25", "2025-11-25"], invalid(EnvelopeFault::VersionHeader)),
         (vec!["2025-11-25", "2025-03-26"], invalid(EnvelopeFault::VersionHeader)),
     ] {
@@ -633,7 +633,7 @@ fn a_version_header_that_is_not_spoken_is_refused() {
 
 #[test]
 fn an_unsupported_version_is_shown_back_clean_and_short() {
-    let error = RequestError::unsupported_version(&format!("<\u{1b}é>{}", "9".repeat(100)));
+    let error = RequestError::unsupported_version(&format!("<\u{1b}é>{}", "9".repeat(100)), &Revision::ALL);
 
     let data = error.data().unwrap();
 
