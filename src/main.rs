@@ -47,7 +47,7 @@ fn serve(run: &cli::Run) -> anyhow::Result<ExitCode> {
     if run.daemon {
         return Ok(run.daemonize()?);
     }
-    telemetry::log::init()?;
+    telemetry::log::init(telemetry::log::FILTER_DEFAULT)?;
     app::run(&run.config, config, run.upgrade)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -68,7 +68,7 @@ fn load(path: &Path) -> io::Result<Option<Config>> {
 fn demonstrate(demo: &cli::Demo) -> anyhow::Result<ExitCode> {
     use portcullis::demo::{self, Until};
 
-    telemetry::log::init()?;
+    telemetry::log::init(telemetry::log::FILTER_DEMO)?;
     let prepared = demo::prepare(demo.listen)?;
     let path = prepared.config_path().to_owned();
     let config = config::load(&path, &config::rule_issues).map_err(|report| anyhow::anyhow!("{report}"))?;

@@ -212,7 +212,7 @@ impl Event {
         line.raw("time", rfc3339(stamp.time_ms));
         line.number("seq", stamp.seq);
         line.string("gateway", stamp.gateway);
-        line.string("request_id", &self.request_id);
+        line.optional("request_id", Some(&*self.request_id).filter(|id| !id.is_empty()));
         line.optional("trace_id", self.trace_id.as_deref());
         line.string("event", self.event.label());
         if let Some(ip) = self.client_ip {

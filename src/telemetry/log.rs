@@ -30,12 +30,13 @@ pub enum LogError {
     Format,
 }
 
-/// Sets the process log up from the two variables of the environment. To be called once, first of all.
+/// Sets the process log up from the two variables of the environment; `default` is the filter where they say nothing. To
+/// be called once, first of all.
 ///
 /// # Errors
 /// [`LogError`] when a variable is wrong or a log is set up already.
-pub fn init() -> Result<(), LogError> {
-    let filter = filter(std::env::var(FILTER_VAR).ok().as_deref())?;
+pub fn init(default: &str) -> Result<(), LogError> {
+    let filter = filter(std::env::var(FILTER_VAR).ok().as_deref(), default)?;
     let stderr = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let subscriber = tracing_subscriber::registry().with(filter).with(QuietPerConnection);
     let set = match std::env::var(FORMAT_VAR).as_deref() {
@@ -46,9 +47,9 @@ pub fn init() -> Result<(), LogError> {
     set.map_err(|_| LogError::AlreadySet)
 }
 
-/// What is shown: `asked` when there is something in it, else [`FILTER_DEFAULT`].
-fn filter(asked: Option<&str>) -> Result<EnvFilter, tracing_subscriber::filter::ParseError> {
-    let directives = asked.map(str::trim).filter(|asked| !asked.is_empty()).unwrap_or(FILTER_DEFAULT);
+/// What is shown: `asked` when there is something in it, else `default`.
+fn filter(asked: Option<&str>, default: &str) -> Result<EnvFilter, tracing_subscriber::filter::ParseError> {
+    let directives = asked.map(str::trim).filter(|asked| !asked.is_empty()).unwrap_or(default);
     EnvFilter::builder().parse(directives)
 }
 
@@ -98,13 +99,16 @@ pub const FILTER_VAR: &str = "PORTCULLIS_LOG";
 /// `text` (default) or `json`.
 pub const FORMAT_VAR: &str = "PORTCULLIS_LOG_FORMAT";
 
+/// What the demonstration shows: its own screen is what is to be seen.
+pub const FILTER_DEMO: &str = "warn,pingora_proxy=off,pingora_core::apps=off";
+
 /// What is shown when nobody asks for something else.
 ///
 /// Pingora's proxy and HTTP applications report each request that a client or a server breaks off at ERROR, with the
 /// request's summary in the text. The audit record and the metrics have each of these with its cause, ERROR is kept for
 /// what someone should get up for, and request data does not belong into the process log. `info,pingora_proxy=error`
 /// brings them back.
-pub const FILTER_DEFAULT: &str = "info,pingora_proxy=off,pingora_core::apps=off,rmcp=warn";
+pub const FILTER_DEFAULT: &str = "info,pingora_proxy=off,pingora_core::apps=off";
 
 /// Target and beginning of messages that a single client can cause at will.
 const PER_CONNECTION: &[(&str, &str)] = &[("pingora_core::services::listening", "Downstream handshake")];
@@ -120,7 +124,7 @@ mod tests {
 
     #[test]
     fn what_pingora_says_of_single_requests_is_quiet_and_the_rest_is_heard() {
-        let heard = heard(filter(None).unwrap(), || {
+        let heard = heard(filter(None, FILTER_DEFAULT).unwrap(), || {
             tracing::error!(target: "pingora_proxy", "Fail to proxy: client gone");
             tracing::error!(target: "pingora_proxy::proxy_h1", "Error finish sending body to downstream");
             tracing::error!(target: "pingora_core::apps::http_app", "HTTP server fails to read from downstream");
@@ -135,7 +139,7 @@ mod tests {
 
     #[test]
     fn an_operator_can_ask_for_more() {
-        let heard = heard(filter(Some(" warn,pingora_proxy=error,portcullis=debug ")).unwrap(), || {
+        let heard = heard(filter(Some(" warn,pingora_proxy=error,portcullis=debug "), FILTER_DEFAULT).unwrap(), || {
             tracing::error!(target: "pingora_proxy", "Fail to proxy: client gone");
             tracing::info!(target: "other", "not asked for");
             tracing::debug!(target: "portcullis::app", "detail");
@@ -145,12 +149,15 @@ mod tests {
 
     #[test]
     fn an_empty_variable_is_as_good_as_none() {
-        assert_eq!(filter(Some(" ")).unwrap().to_string(), filter(None).unwrap().to_string());
+        assert_eq!(
+            filter(Some(" "), FILTER_DEFAULT).unwrap().to_string(),
+            filter(None, FILTER_DEFAULT).unwrap().to_string()
+        );
     }
 
     #[test]
     fn a_filter_that_cannot_be_read_is_an_error() {
-        assert!(filter(Some("portcullis=loud")).is_err());
+        assert!(filter(Some("portcullis=loud"), FILTER_DEFAULT).is_err());
     }
 
     /// The messages that come through, in order.
