@@ -295,12 +295,12 @@ proptest! {
     /// Any text comes back from the line as it went in, unless it was cut, and takes one line.
     #[test]
     fn any_text_parses_back(text in any::<String>()) {
-        let event = Event { request_id: text.as_str().into(), ..Event::default() };
+        let event = Event { trace_id: Some(text.as_str().into()), ..Event::default() };
         let line = line(&event);
         prop_assert_eq!(line.matches('\n').count(), 1);
         prop_assert!(line.chars().all(|c| c == '\n' || !is_dangerous(c)));
         let parsed: Value = serde_json::from_str(&line).unwrap();
-        prop_assert_eq!(parsed["request_id"].as_str().unwrap(), text.as_str());
+        prop_assert_eq!(parsed["trace_id"].as_str().unwrap(), text.as_str());
     }
 }
 
