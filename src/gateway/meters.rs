@@ -6,12 +6,14 @@ use dashmap::DashMap;
 
 use crate::policy::rule::TargetEntry;
 use crate::registry::Route;
+use crate::snapshot::Live;
 use crate::telemetry::metrics::{IssuerMetrics, Metrics, RouteMetrics, ServerMetrics};
 
 /// The counters of every route that has been used, looked up once per compiled route. Labels come from the configuration
 /// alone, so there are as many as it names.
 pub(crate) struct Meters {
     metrics: Arc<Metrics>,
+    live: Arc<Live>,
     by_route: DashMap<u64, Arc<RouteMeters>>,
 }
 
@@ -24,8 +26,8 @@ pub(crate) struct RouteMeters {
 }
 
 impl Meters {
-    pub(crate) fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics, by_route: DashMap::new() }
+    pub(crate) fn new(metrics: Arc<Metrics>, live: Arc<Live>) -> Self {
+        Self { metrics, live, by_route: DashMap::new() }
     }
 
     pub(crate) fn of(&self, route: &Route) -> Arc<RouteMeters> {
@@ -47,6 +49,9 @@ impl Meters {
                 .collect(),
             unknown_issuer: self.metrics.issuer("unknown"),
         });
+        // Routes of snapshots before the live one are not asked for much longer.
+        let oldest = self.live.peek().routes().map(|route| route.id).min().unwrap_or_default();
+        self.by_route.retain(|id, _meters| *id >= oldest);
         self.by_route.insert(route.id, Arc::clone(&meters));
         meters
     }

@@ -262,7 +262,7 @@ impl Gateway {
         let limits = live.peek().config.limits.clone();
         let shell = Shell {
             clock: Clock,
-            meters: Meters::new(Arc::clone(&metrics)),
+            meters: Meters::new(Arc::clone(&metrics), Arc::clone(&live)),
             tokens: Tokens::new(limits.token_cache, metrics.cache(CacheName::Token).clone()),
             decisions: Decisions::new(limits.decision_cache, metrics.cache(CacheName::Decision).clone()),
             exchanger: credentials::exchanger(outbound, limits.credential_cache, &metrics),
