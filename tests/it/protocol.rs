@@ -168,3 +168,38 @@ fn every_supported_revision_can_be_negotiated() {
         assert_eq!(world.reader().initialize(revision).list().status(), 200, "{revision}");
     }
 }
+
+/// MCP 2026-07-28, Streamable HTTP, "Schema Extension": what a list has said of a tool's arguments is held against the
+/// headers of its calls. A header that no annotation names is nobody's business and passes on.
+#[test]
+fn a_param_header_must_say_what_the_argument_says() {
+    let world = World::start();
+    let call = |headers: &[(&str, &str)]| {
+        let params = json!({ "name": "read", "arguments": { "region": "eu" } });
+        let request = world.reader().modern("tools/call", params);
+        world.reader().send(&headers.iter().fold(request, |request, (name, value)| request.header(name, value)))
+    };
+    assert_eq!(call(&[("Mcp-Param-Region", "us")]).status(), 200, "no list has named the header yet");
+
+    let schema =
+        json!({ "type": "object", "properties": { "region": { "type": "string", "x-mcp-header": "Region" } } });
+    let list = modern_message(7001, "tools/list", json!({}));
+    let tools = json!([{ "name": "read", "inputSchema": schema }]);
+    let result = json!({ "resultType": "complete", "tools": tools, "ttlMs": 0, "cacheScope": "private" });
+    world.tickets.answer_next(
+        "tools/list",
+        crate::support::Reply::json(200, &json!({ "jsonrpc": "2.0", "id": 7001, "result": result })),
+    );
+    assert_eq!(world.reader().send(&world.reader().modern_post(&list)).status(), 200);
+
+    world.tickets.forget();
+    for headers in [&[("Mcp-Param-Region", "us")][..], &[]] {
+        let answer = call(headers);
+        assert_eq!((answer.status(), answer.reason().as_str()), (400, "header_mismatch"), "{}", answer.0);
+        assert_eq!(answer.json()["error"]["code"], -32020);
+    }
+    world.tickets.assert_saw_nothing();
+    assert_eq!(call(&[("Mcp-Param-Region", "eu"), ("Mcp-Param-Other", "x")]).status(), 200);
+    let seen = world.tickets.only("tools/call");
+    assert_eq!((seen.header("mcp-param-region"), seen.header("mcp-param-other")), (Some("eu"), Some("x")));
+}
