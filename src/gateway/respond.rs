@@ -36,10 +36,11 @@ pub(super) enum Answer {
 }
 
 /// A JSON answer on its way.
-#[derive(Default)]
 pub(super) struct Document {
     chunks: Vec<Bytes>,
     bytes: usize,
+    /// The length that its head has promised: that of an answer which nobody changes.
+    promised: Option<usize>,
 }
 
 /// An SSE answer on its way.
@@ -138,8 +139,9 @@ fn judge_head(
         }
         _ => None,
     };
+    let promised = promised_length(head, admitted);
     *answer = match kind {
-        Kind::Document => Answer::Document(Document::default()),
+        Kind::Document => Answer::Document(Document { chunks: Vec::new(), bytes: 0, promised }),
         Kind::Empty => Answer::Empty,
         Kind::Events => {
             record.tell_when_open(shell, admitted.world.config.audit.open_after);
@@ -150,7 +152,7 @@ fn judge_head(
         client.set_keepalive(None);
     }
     let is_h1 = client.req_header().version != Version::HTTP_2;
-    clean_head(head, kind, session_id, record, is_h1).map_err(|_no_memory| Rejection::UpstreamProtocol)
+    clean_head(head, kind, promised, session_id, record, is_h1).map_err(|_no_memory| Rejection::UpstreamProtocol)
 }
 
 /// The head that the client sees. It starts empty: of the server's headers only the protocol version comes through, so
@@ -158,6 +160,7 @@ fn judge_head(
 fn clean_head(
     from: &ResponseHeader,
     kind: Kind,
+    promised: Option<usize>,
     session_id: Option<HeaderValue>,
     record: &Record,
     is_h1: bool,
@@ -167,7 +170,10 @@ fn clean_head(
         Kind::Document => {
             head.insert_header(CONTENT_TYPE, "application/json")?;
             head.insert_header(CACHE_CONTROL, "no-store")?;
-            stream_body(&mut head, is_h1)?;
+            match promised {
+                Some(length) => head.insert_header(CONTENT_LENGTH, length)?,
+                None => stream_body(&mut head, is_h1)?,
+            }
         }
         Kind::Empty => head.insert_header(CONTENT_LENGTH, "0")?,
         Kind::Events => {
@@ -187,6 +193,16 @@ fn clean_head(
     head.insert_header("x-request-id", record.request_id_value())?;
     local::add_cors(&mut head, record.origin.as_ref())?;
     Ok(head)
+}
+
+/// The length of an answer that is passed on as it is, so that its head can tell it: Pingora then sends head and body at
+/// once, where it would send a body of unknown length in three pieces.
+fn promised_length(head: &ResponseHeader, admitted: &Admitted) -> Option<usize> {
+    if admitted.ask.may_bring_lists() || head.headers.contains_key(TRANSFER_ENCODING) {
+        return None;
+    }
+    let length: usize = head.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()?;
+    (length <= admitted.world.config.limits.list_bytes).then_some(length)
 }
 
 /// What kind of answer a head announces.
@@ -244,11 +260,24 @@ impl Document {
         let asked = admitted.asked();
         let filtered =
             with_filter(shell, admitted, record, |keep| filter_answer(Asked::These(&asked), era, &whole, keep));
-        match filtered {
-            Ok(Filtered::Changed(changed)) => Ok(Some(changed.into())),
-            Ok(Filtered::Unchanged) => Ok(Some(whole)),
-            Err(_unreadable) => Err(Rejection::UpstreamProtocol),
+        let passed = match filtered {
+            Ok(Filtered::Changed(changed)) => changed.into(),
+            Ok(Filtered::Unchanged) => whole,
+            Err(_unreadable) => return Err(Rejection::UpstreamProtocol),
+        };
+        match self.promised {
+            Some(length) if length != passed.len() => Err(Rejection::UpstreamProtocol),
+            Some(_) | None => Ok(Some(passed)),
         }
+    }
+
+    /// An error in place of the answer. Where its head has promised a length, the error is filled up with spaces, which
+    /// mean nothing after JSON (RFC 8259 §2); one that is longer than the promise is left out, and the client sees an
+    /// answer that breaks off.
+    fn in_its_place(&self, error: Bytes) -> Option<Bytes> {
+        let Some(length) = self.promised else { return Some(error) };
+        let padding = length.checked_sub(error.len())?;
+        Some([&error[..], &vec![b' '; padding]].concat().into())
     }
 
     fn join(&mut self) -> Bytes {
@@ -409,7 +438,7 @@ pub(super) async fn report_failure(client: &mut Client, rejection: &Rejection, e
 fn last_words(answer: &Answer, rejection: &Rejection, record: &Record) -> Option<Bytes> {
     match answer {
         Answer::Awaited | Answer::Empty => None,
-        Answer::Document(_) => Some(rejection.body(record.id.as_ref(), &record.request_id)),
+        Answer::Document(document) => document.in_its_place(rejection.body(record.id.as_ref(), &record.request_id)),
         Answer::Events(events) => {
             let mut out = events.last_words.concat();
             for id in events.stream.unanswered() {
