@@ -5,12 +5,13 @@ export PATH := $(PATH):$(HOME)/.cargo/bin:$(CURDIR)/target/build-tools/bin
 # More for the demo: make demo ARGS=--once
 ARGS ?=
 
-.PHONY: help demo test check deps
+.PHONY: help demo test check bench deps
 
 help:
 	@echo 'make demo    build, and run the whole thing on this machine: issuer, tools, gateway'
 	@echo 'make test    build, and run all tests'
 	@echo 'make check   what continuous integration runs: tests, format, lints, docs, licenses, samples, demo'
+	@echo 'make bench   measure speed and memory against a bare Pingora proxy (about six minutes)'
 	@echo 'make deps    install a C compiler and cmake when they are missing'
 
 demo: deps
@@ -21,6 +22,10 @@ test: deps
 
 check:
 	@.ci/run
+
+# More for the measurement: make bench ARGS='--only c=32'
+bench: deps
+	benches/load/run.sh $(ARGS)
 
 deps:
 	@.ci/deps

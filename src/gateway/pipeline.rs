@@ -316,7 +316,7 @@ impl Ask {
     }
 
     /// Whether lists may come back that the policy filters: also on a GET stream, which may replay earlier answers.
-    fn may_bring_lists(&self) -> bool {
+    pub(super) fn may_bring_lists(&self) -> bool {
         matches!(self, Self::OpenStream(_))
             || self.messages().iter().any(|message| message.method().is_some_and(mcp::Method::is_list))
     }

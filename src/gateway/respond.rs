@@ -38,6 +38,8 @@ pub(super) struct Document {
     status: StatusCode,
     chunks: Vec<Bytes>,
     bytes: usize,
+    /// The length that its head has promised: that of an answer which nobody changes.
+    promised: Option<usize>,
 }
 
 /// An SSE answer on its way.
@@ -142,8 +144,9 @@ fn judge_head(
         }
         _ => None,
     };
+    let promised = promised_length(head, admitted);
     *answer = match kind {
-        Kind::Document => Answer::Document(Document::new(head.status)),
+        Kind::Document => Answer::Document(Document::new(head.status, promised)),
         Kind::Empty => Answer::Empty,
         Kind::Events => {
             record.tell_when_open(shell, admitted.world.config.audit.open_after);
@@ -154,7 +157,7 @@ fn judge_head(
         client.set_keepalive(None);
     }
     let is_h1 = client.req_header().version != Version::HTTP_2;
-    clean_head(head, kind, session_id, record, is_h1).map_err(|_no_memory| Rejection::UpstreamProtocol)
+    clean_head(head, kind, promised, session_id, record, is_h1).map_err(|_no_memory| Rejection::UpstreamProtocol)
 }
 
 /// The head that the client sees. It starts empty: of the server's headers only the protocol version comes through, so
@@ -162,6 +165,7 @@ fn judge_head(
 fn clean_head(
     from: &ResponseHeader,
     kind: Kind,
+    promised: Option<usize>,
     session_id: Option<HeaderValue>,
     record: &Record,
     is_h1: bool,
@@ -171,7 +175,10 @@ fn clean_head(
         Kind::Document => {
             head.insert_header(CONTENT_TYPE, "application/json")?;
             head.insert_header(CACHE_CONTROL, "no-store")?;
-            stream_body(&mut head, is_h1)?;
+            match promised {
+                Some(length) => head.insert_header(CONTENT_LENGTH, length)?,
+                None => stream_body(&mut head, is_h1)?,
+            }
         }
         Kind::Empty => head.insert_header(CONTENT_LENGTH, "0")?,
         Kind::Events => {
@@ -196,6 +203,17 @@ fn clean_head(
 /// Nothing follows this head, so nobody is called again for its answer.
 fn has_no_body(head: &ResponseHeader) -> bool {
     head.status == StatusCode::NO_CONTENT || head.headers.get(CONTENT_LENGTH).is_some_and(|length| length == "0")
+}
+
+/// The length of an answer that is passed on as it is, so that its head can tell it: Pingora then sends head and body at
+/// once, where it would send a body of unknown length in three pieces.
+fn promised_length(head: &ResponseHeader, admitted: &Admitted) -> Option<usize> {
+    // A refusal that cannot be passed on is put into our own words, whose length is another.
+    if !head.status.is_success() || admitted.ask.may_bring_lists() || head.headers.contains_key(TRANSFER_ENCODING) {
+        return None;
+    }
+    let length: usize = head.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()?;
+    (length <= admitted.world.config.limits.list_bytes).then_some(length)
 }
 
 /// What kind of answer a head announces.
@@ -228,8 +246,8 @@ impl Kind {
 }
 
 impl Document {
-    fn new(status: StatusCode) -> Self {
-        Self { status, chunks: Vec::new(), bytes: 0 }
+    fn new(status: StatusCode, promised: Option<usize>) -> Self {
+        Self { status, chunks: Vec::new(), bytes: 0, promised }
     }
 
     /// Takes a piece in; the whole answer comes out with the last one, filtered.
@@ -256,15 +274,30 @@ impl Document {
         let asked = admitted.asked();
         let filtered =
             with_filter(shell, admitted, record, |keep| filter_answer(Asked::These(&asked), era, &whole, keep));
-        match filtered {
-            Ok(Filtered::Changed(changed)) => Ok(Some(changed.into())),
-            Ok(Filtered::Unchanged) => Ok(Some(whole)),
+        let passed = match filtered {
+            Ok(Filtered::Changed(changed)) => changed.into(),
+            Ok(Filtered::Unchanged) => whole,
             // A server that refuses may do so before it knows the id: those of the Python SDK then answer to the id
             // `server-error`. What it says cannot be passed on, but that it refused must: a client that probes with
             // `server/discover` goes on with `initialize` after 4xx, and gives up after 502.
-            Err(_unreadable) if self.status.is_client_error() => Err(Rejection::UpstreamRefused(self.status)),
-            Err(_unreadable) => Err(Rejection::UpstreamProtocol),
+            Err(_unreadable) if self.status.is_client_error() => {
+                return Err(Rejection::UpstreamRefused(self.status));
+            }
+            Err(_unreadable) => return Err(Rejection::UpstreamProtocol),
+        };
+        match self.promised {
+            Some(length) if length != passed.len() => Err(Rejection::UpstreamProtocol),
+            Some(_) | None => Ok(Some(passed)),
         }
+    }
+
+    /// An error in place of the answer. Where its head has promised a length, the error is filled up with spaces, which
+    /// mean nothing after JSON (RFC 8259 §2); one that is longer than the promise is left out, and the client sees an
+    /// answer that breaks off.
+    fn in_its_place(&self, error: Bytes) -> Option<Bytes> {
+        let Some(length) = self.promised else { return Some(error) };
+        let padding = length.checked_sub(error.len())?;
+        Some([&error[..], &vec![b' '; padding]].concat().into())
     }
 
     fn join(&mut self) -> Bytes {
@@ -423,7 +456,7 @@ pub(super) async fn report_failure(client: &mut Client, rejection: &Rejection, e
 fn last_words(answer: &Answer, era: Era, rejection: &Rejection, record: &Record) -> Option<Bytes> {
     match answer {
         Answer::Awaited | Answer::Empty => None,
-        Answer::Document(_) => Some(rejection.body(record.id.as_ref(), &record.request_id)),
+        Answer::Document(document) => document.in_its_place(rejection.body(record.id.as_ref(), &record.request_id)),
         // A legacy client takes a clean end for a reason to resume or to open the stream anew; an error would end its call.
         Answer::Events(_) if matches!((rejection, era), (Rejection::ShuttingDown, Era::Legacy)) => None,
         Answer::Events(events) => {

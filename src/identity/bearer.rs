@@ -46,7 +46,8 @@ pub fn unverified_token(head: &HeaderMap) -> Result<UnverifiedToken, BearerError
     if !is_b64token(token) {
         return Err(BearerError::Malformed);
     }
-    Ok(UnverifiedToken { start: bytes.len() - token.len(), value: value.clone() })
+    let digest = TokenDigest(crypto::sha256(token));
+    Ok(UnverifiedToken { start: bytes.len() - token.len(), digest, value: value.clone() })
 }
 
 /// A Bearer token as it came. Nothing in it is believed, and it is never printed.
@@ -58,6 +59,8 @@ pub struct UnverifiedToken {
     value: HeaderValue,
     /// INVARIANT: from here on `value` is a `b64token`, so ASCII and not empty.
     start: usize,
+    /// Made once, because three caches ask for it.
+    digest: TokenDigest,
 }
 
 impl UnverifiedToken {
@@ -71,7 +74,7 @@ impl UnverifiedToken {
     /// SHA-256 of the token: what caches are keyed by, so that they hold nothing that could be presented.
     #[must_use]
     pub fn digest(&self) -> TokenDigest {
-        TokenDigest(crypto::sha256(self.as_bytes()))
+        self.digest
     }
 
     fn as_bytes(&self) -> &[u8] {

@@ -4,7 +4,8 @@ use rmcp::model::CallToolRequestParams;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Conf, Event, Gateway, Idp, LEGACY, Reply, RmcpServer, World, conf, connect_rmcp, poll_until, runtime,
+    Conf, Connection, Event, Gateway, Idp, LEGACY, McpServer, RawServer, Reply, Request, RmcpServer, Then, World, conf,
+    connect_rmcp, poll_until, runtime, usual,
 };
 
 fn progress(step: u64) -> Value {
@@ -176,6 +177,51 @@ fn an_answer_that_breaks_off_is_not_passed_on_as_whole() {
     let mut answer = world.reader().open("tools/call", json!({ "name": "read" }));
     let whole = answer.finish();
     assert!(!whole || answer.status == 502, "status {}, {:?}", answer.status, answer.received);
+}
+
+/// A result that nobody changes needs no chunks: its length is known before it has come.
+#[test]
+fn a_result_keeps_its_length() {
+    let world = World::start();
+    let answer = world.reader().call("read", json!({ "text": "x".repeat(100_000) }));
+    assert_eq!(answer.header("content-length"), Some(answer.0.body.len().to_string().as_str()));
+    assert_eq!(answer.header("transfer-encoding"), None);
+    assert_eq!(answer.echoed()["arguments"]["text"].as_str().map(str::len), Some(100_000));
+}
+
+#[test]
+fn an_answer_that_breaks_off_before_its_length_is_an_error_the_agent_can_read() {
+    let (_server, gateway, request) = breaking_off_before(4000);
+    let answer = crate::support::send(gateway.address(), &request);
+    assert_eq!((answer.status, answer.body.len()), (200, 4000), "{answer}");
+    let error = answer.json();
+    assert_eq!(error["id"], 78);
+    assert_eq!(error["error"]["data"]["reason"], "upstream_unreachable", "{error}");
+}
+
+/// No error fits into it: the client must not take what it gets for the answer.
+#[test]
+fn a_short_answer_that_breaks_off_is_not_whole() {
+    let (_server, gateway, request) = breaking_off_before(40);
+    let mut connection = Connection::open(gateway.address());
+    connection.write(&request.bytes(gateway.address()));
+    let answer = connection.response();
+    assert!(answer.as_ref().is_none_or(|answer| answer.body.is_empty()), "{answer:?}");
+}
+
+/// A server that promises an answer of this length and closes before the end of it, a gateway, and a request.
+fn breaking_off_before(length: usize) -> (RawServer, Gateway, Request) {
+    let idp = Idp::start();
+    let server = RawServer::start(move |_request| {
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n");
+        (format!("{head}{{\"jsonrpc\":\"2.0\",").into_bytes(), Then::Close)
+    });
+    let instance = json!([{ "id": "raw", "url": format!("http://{}", server.address()) }]);
+    let conf = usual(&idp, &McpServer::start()).allow_all().of_server("instances", instance);
+    let gateway = Gateway::start(conf);
+    let call = crate::support::modern_message(78, "tools/call", json!({ "name": "read" }));
+    let request = gateway.caller(idp.token()).modern_post(&call);
+    (server, gateway, request)
 }
 
 #[test]

@@ -1,0 +1,246 @@
+//! Who plays? The files, addresses and processes of a measurement.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::process::{Cores, Running, command};
+use crate::rows::Proxy;
+use crate::tokens::{AUDIENCE, ISSUER, Signature, Signer};
+
+/// How Portcullis is configured. Always the full path: see [`Stage::portcullis_yaml`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Variant {
+    /// Remembers one token and one exchanged credential.
+    Amnesic,
+    /// Remembers one token.
+    Forgetful,
+    Full,
+    /// This many rules for other tools before those that decide.
+    Rules(usize),
+}
+
+/// Where the programs are.
+pub struct Programs {
+    pub bare: PathBuf,
+    pub nginx: Option<PathBuf>,
+    pub oha: PathBuf,
+    pub portcullis: PathBuf,
+}
+
+/// Everything that a measurement needs, with a backend that runs.
+pub struct Stage {
+    pub programs: Programs,
+    pub dir: PathBuf,
+    /// A token each, RS256 and ES256.
+    rs256: String,
+    es256: String,
+    backends: [SocketAddr; 2],
+    token_endpoint: SocketAddr,
+    _backend: Running,
+}
+
+impl Stage {
+    /// Writes keys and tokens into `dir`, which is made anew, and starts the backend.
+    pub fn set(programs: Programs, dir: PathBuf) -> Self {
+        let _ = fs::remove_dir_all(&dir);
+        fs::create_dir_all(&dir).unwrap();
+        let signer = Signer::new();
+        signer.write_jwks(&dir.join("jwks.json"));
+        for signature in [Signature::Rs256, Signature::Es256] {
+            let tokens: Vec<String> = (0..MANY_TOKENS).map(|number| signer.token(signature, number)).collect();
+            fs::write(many_tokens(&dir, signature), tokens.join("\n")).unwrap();
+        }
+        write_private(&dir.join("sts.secret"), "load-test-only");
+        let key = Command::new(&programs.portcullis).arg("keygen").output().unwrap().stdout;
+        write_private(&dir.join("session.key"), &String::from_utf8(key).unwrap());
+
+        let [a, b, token_endpoint] = free_addresses();
+        let mut backend = command(&std::env::current_exe().unwrap(), Cores::Others);
+        backend.arg("backend").args([a, b, token_endpoint].map(|address| address.port().to_string()));
+        let backend = Running::start(backend, token_endpoint, &dir.join("backend.log"));
+        Self {
+            programs,
+            rs256: signer.token(Signature::Rs256, MANY_TOKENS),
+            es256: signer.token(Signature::Es256, MANY_TOKENS),
+            dir,
+            backends: [a, b],
+            token_endpoint,
+            _backend: backend,
+        }
+    }
+
+    /// The one token of most rows.
+    pub fn token(&self, signature: Signature) -> &str {
+        match signature {
+            Signature::Es256 => &self.es256,
+            Signature::Rs256 => &self.rs256,
+        }
+    }
+
+    /// The file of tokens, one a line.
+    pub fn many_tokens(&self, signature: Signature) -> PathBuf {
+        many_tokens(&self.dir, signature)
+    }
+
+    /// Starts a proxy; `None` when the machine has none of its kind.
+    pub fn start(&self, proxy: Proxy) -> Option<Running> {
+        let [address, metrics] = free_addresses();
+        let (command, log) = match proxy {
+            Proxy::Bare => {
+                let mut command = command(&self.programs.bare, Cores::Proxy);
+                command.args([address.to_string(), self.backends[0].to_string()]);
+                (command, "bare.log".to_owned())
+            }
+            Proxy::Nginx => {
+                let file = self.dir.join("nginx.conf");
+                fs::write(&file, self.nginx_conf(address)).unwrap();
+                let mut command = command(self.programs.nginx.as_deref()?, Cores::Proxy);
+                command.arg("-p").arg(&self.dir).arg("-c").arg(file).arg("-e").arg(self.dir.join("nginx.log"));
+                (command, "nginx.out".to_owned())
+            }
+            Proxy::Portcullis(variant) => {
+                let file = self.dir.join(format!("portcullis-{}.yaml", address.port()));
+                fs::write(&file, self.portcullis_yaml(variant, address, metrics)).unwrap();
+                let mut command = command(&self.programs.portcullis, Cores::Proxy);
+                command.arg("run").arg("--config").arg(file);
+                (command, format!("portcullis-{}.log", address.port()))
+            }
+        };
+        Some(Running::start(command, address, &self.dir.join(log)))
+    }
+
+    /// Opens `count` sessions and returns the id of the last.
+    pub fn open_sessions(&self, proxy: &Running, count: usize) -> String {
+        let mut client = self.client("sessions", proxy);
+        let output = client.arg(count.to_string()).arg(&self.rs256).stderr(Stdio::inherit()).output().unwrap();
+        assert!(output.status.success(), "sessions cannot be opened");
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    /// This program, as a client of `proxy`.
+    pub fn client(&self, part: &str, proxy: &Running) -> Command {
+        let mut client = command(&std::env::current_exe().unwrap(), Cores::Others);
+        client.arg(part).arg(proxy.address.to_string());
+        client
+    }
+
+    /// Empties the audit files: a minute of load writes more than a gigabyte.
+    pub fn empty_audit_files(&self) {
+        for file in fs::read_dir(&self.dir).unwrap() {
+            let path = file.unwrap().path();
+            if path.extension().is_some_and(|extension| extension == "jsonl") {
+                fs::File::options().write(true).open(path).unwrap().set_len(0).unwrap();
+            }
+        }
+    }
+
+    /// Signed tokens, a rule of two scopes with a regex on an argument, three deny rules, two instances, token exchange,
+    /// metrics, audit to a file.
+    fn portcullis_yaml(&self, variant: Variant, address: SocketAddr, metrics: SocketAddr) -> String {
+        let (dir, port) = (self.dir.display(), address.port());
+        let ([a, b], token_endpoint) = (self.backends, self.token_endpoint);
+        let (token_cache, credential_cache) = match variant {
+            Variant::Amnesic => (1, 1),
+            Variant::Forgetful => (1, 65_536),
+            Variant::Full | Variant::Rules(_) => (65_536, 65_536),
+        };
+        let mut more_rules = String::new();
+        if let Variant::Rules(count) = variant {
+            for number in 0..count.saturating_sub(4) {
+                let when = if number % 2 == 0 { "" } else { r#", when: 'args.text.matches("^[a-z]+$")'"# };
+                let target = format!("{{ tools: [{{ server: tools, tool: tool-{number}{when} }}] }}");
+                let source = format!("{{ jwt: {{ scopes: [scope-{number}] }} }}");
+                writeln!(more_rules, "        - {{ name: more-{number}, source: {source}, target: {target} }}")
+                    .unwrap();
+            }
+        }
+        format!(
+            r#"
+server: {{ threads: 1, grace_period_seconds: 0, drain_seconds: 0, graceful_shutdown_timeout_seconds: 1 }}
+listen: [{{ address: "{address}" }}]
+public_url: https://mcp.bench.test
+metrics: {{ address: "{metrics}" }}
+audit: {{ file: {dir}/audit-{port}.jsonl }}
+session: {{ keys: [{{ file: {dir}/session.key }}] }}
+limits: {{ token_cache: {token_cache}, credential_cache: {credential_cache} }}
+issuers:
+  - {{ name: corp, issuer: "{ISSUER}", audiences: ["{AUDIENCE}"], jwks: {{ file: {dir}/jwks.json }} }}
+servers:
+  - name: tools
+    instances: [{{ id: a, url: "http://{a}" }}, {{ id: b, url: "http://{b}" }}]
+    credential:
+      token_exchange:
+        token_endpoint: http://{token_endpoint}/token
+        client: {{ id: portcullis, secret: {{ file: {dir}/sts.secret }} }}
+        audience: [tools]
+routes:
+  - path: /mcp
+    servers: [tools]
+    issuers: [corp]
+    authorization:
+      rules:
+{more_rules}        - name: no-purge
+          action: deny
+          target: {{ tools: [{{ server: tools, tool: purge }}] }}
+        - name: no-contractors
+          action: deny
+          source: {{ jwt: {{ claims: [{{ name: groups, type: string_array, values: [contractors] }}] }} }}
+        - name: no-large-limit
+          action: deny
+          when: 'has(args.limit) && args.limit > 1000'
+        - name: polite-calls
+          source: {{ jwt: {{ scopes: [mcp:use, echo:call] }} }}
+          target:
+            tools:
+              - {{ server: tools, tool: echo, when: 'args.text.matches("^Hello, .*!$")' }}
+              - {{ server: tools, tool: big, when: 'args.text.matches("^Hello, .*!$")' }}
+              - {{ server: tools, tool: events, when: 'args.text.matches("^Hello, .*!$")' }}
+"#
+        )
+    }
+
+    fn nginx_conf(&self, address: SocketAddr) -> String {
+        let (dir, backend) = (self.dir.display(), self.backends[0]);
+        format!(
+            "daemon off; master_process off; worker_processes 1; pid {dir}/nginx.pid; error_log {dir}/nginx.log;
+events {{ worker_connections 4096; }}
+http {{
+  access_log off; keepalive_requests 100000000; client_body_buffer_size 128k; proxy_buffers 16 8k;
+  client_body_temp_path {dir}/nginx-body; proxy_temp_path {dir}/nginx-proxy; fastcgi_temp_path {dir}/nginx-fastcgi;
+  uwsgi_temp_path {dir}/nginx-uwsgi; scgi_temp_path {dir}/nginx-scgi;
+  upstream tools {{ server {backend}; keepalive 512; keepalive_requests 100000000; }}
+  server {{
+    listen {address};
+    location / {{ proxy_pass http://tools; proxy_http_version 1.1; proxy_set_header Connection ''; }}
+  }}
+}}
+"
+        )
+    }
+}
+
+fn many_tokens(dir: &Path, signature: Signature) -> PathBuf {
+    dir.join(match signature {
+        Signature::Es256 => "es256.tokens",
+        Signature::Rs256 => "rs256.tokens",
+    })
+}
+
+/// Addresses that were free a moment ago.
+fn free_addresses<const COUNT: usize>() -> [SocketAddr; COUNT] {
+    let listeners = [(); COUNT].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    listeners.map(|listener| listener.local_addr().unwrap())
+}
+
+fn write_private(path: &Path, text: &str) {
+    use std::io::Write as _;
+    let mut file = fs::File::options().write(true).create_new(true).mode(0o600).open(path).unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+}
+
+/// More than a cache of one entry remembers; few enough to be signed in two seconds.
+const MANY_TOKENS: usize = 2_000;
