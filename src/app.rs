@@ -21,6 +21,7 @@ use crate::control::certificates::{CertificateWatch, Certificates};
 use crate::control::health::HealthChecks;
 use crate::control::keys::KeyRefresh;
 use crate::control::phases::{Phases, Signals};
+use crate::control::pulse;
 use crate::control::reload::Reload;
 use crate::control::warmup::Warmup;
 use crate::control::world;
@@ -83,7 +84,9 @@ pub fn run(path: &Path, config: Config, upgrade: bool) -> anyhow::Result<()> {
             None => proxy.add_tcp(&address),
         }
     }
+    let (proxy, pulse) = pulse::of(proxy, Arc::clone(&lifecycle));
     server.add_service(proxy).add_dependency(&bootstrap);
+    server.add_service(background_service("pulse", pulse)).add_dependency(&bootstrap);
 
     if let Some(address) = config.admin {
         let page = Admin { address, live: Arc::clone(&live), lifecycle: Arc::clone(&lifecycle) };

@@ -67,6 +67,8 @@ pub fn swap(path: &Path, config: &Config, out: &mut dyn Write) -> Result<(), Upg
         .stderr(output_of(running, 2))
         // A process group of its own: the keys of this terminal do not reach it.
         .process_group(0)
+        // It names this command; without it, whoever is asked for signs of life gives them.
+        .env_remove("WATCHDOG_PID")
         .spawn()?;
     match take_over(&mut successor, running, pid_file, socket, out) {
         Ok(()) => Ok(()),

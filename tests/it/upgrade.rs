@@ -1,5 +1,6 @@
 //! Does the gateway come and go without anybody noticing?
 
+use std::os::unix::net::UnixDatagram;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -111,6 +112,37 @@ fn a_lone_sigquit_does_not_end_the_service() {
     poll_until("the refusal to be logged", || world.gateway.log().contains("SIGQUIT").then_some(()));
     assert_eq!(world.reader().list().status(), 200);
     assert!(world.gateway.is_alive());
+}
+
+/// systemd counts a message of any process of the unit; the process that it names in `WATCHDOG_PID` at a reload is the
+/// command, not the successor.
+#[test]
+fn the_service_manager_hears_who_serves_and_that_it_works() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("notify");
+    let manager = UnixDatagram::bind(&socket).unwrap();
+    manager.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let heard = |wanted: &str| {
+        let mut bytes = [0; 512];
+        loop {
+            let length = manager.recv(&mut bytes).unwrap_or_else(|error| panic!("waiting for {wanted}: {error}"));
+            let message = String::from_utf8_lossy(&bytes[..length]).into_owned();
+            if message.contains(wanted) {
+                return message;
+            }
+        }
+    };
+    let world = World::with(|conf| {
+        conf.env("NOTIFY_SOCKET", socket.to_str().unwrap()).env("WATCHDOG_USEC", "400000").env("WATCHDOG_PID", "1")
+    });
+    assert_eq!(heard("READY=1").lines().next(), Some(format!("MAINPID={}", world.gateway.pid()).as_str()));
+
+    let output = world.gateway.upgrade();
+    assert_eq!(output.code, Some(0), "{output:?}");
+    assert_eq!(heard("READY=1").lines().next(), Some(format!("MAINPID={}", world.gateway.pid()).as_str()));
+    // The first process was named by no `WATCHDOG_PID` of its own and has said nothing so far.
+    heard("WATCHDOG=1");
+    heard("WATCHDOG=1");
 }
 
 #[test]

@@ -19,6 +19,8 @@ pub const SESSION_KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZkZFRENCQTk4NzY1NDMyMTA=";
 pub struct Conf {
     pub value: Value,
     pub files: Vec<File>,
+    /// Variables that the gateway finds in its environment.
+    pub environment: Vec<(String, String)>,
 }
 
 /// A file beside the configuration.
@@ -42,6 +44,7 @@ pub fn conf() -> Conf {
             "routes": [],
         }),
         files: vec![File { name: "session.key".into(), content: SESSION_KEY.into(), mode: 0o600 }],
+        environment: Vec::new(),
     }
 }
 
@@ -61,6 +64,13 @@ impl Conf {
         for route in list(&mut self.value["routes"]) {
             route["issuers"] = names.clone();
         }
+        self
+    }
+
+    /// Sets an environment variable of the gateway and of `portcullis upgrade`.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.environment.push((name.into(), value.into()));
         self
     }
 

@@ -17,6 +17,7 @@ use super::{Caller, Conf, DEADLINE, Request, Response, poll_until, prepare, send
 pub struct Gateway {
     directory: TempDir,
     child: Child,
+    environment: Vec<(String, String)>,
     address: SocketAddr,
     metrics: SocketAddr,
     admin: SocketAddr,
@@ -98,12 +99,13 @@ impl Gateway {
         let child = Command::new(binary())
             .args(["run", "--config"])
             .arg(&file)
+            .envs(conf.environment.clone())
             .stdin(Stdio::null())
             .stdout(fs::File::create(directory.path().join("stdout.log")).unwrap())
             .stderr(fs::File::create(directory.path().join("stderr.log")).unwrap())
             .spawn()
             .unwrap();
-        Self { directory, child, address, metrics, admin }
+        Self { directory, child, environment: conf.environment, address, metrics, admin }
     }
 
     #[track_caller]
@@ -237,6 +239,7 @@ impl Gateway {
         let output = Command::new(binary())
             .args(["upgrade", "--config"])
             .arg(self.path("portcullis.yaml"))
+            .envs(self.environment.clone())
             .stdin(Stdio::null())
             .stderr(stderr)
             .output()
