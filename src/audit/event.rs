@@ -607,7 +607,7 @@ fn write_string(text: &str, out: &mut Vec<u8>) {
     let text = cut(text);
     out.push(b'"');
     // Nearly every text is plain, and that is quickly seen of many bytes at once.
-    let is_plain = |byte: u8| (byte >= b' ') & (byte <= b'~') & (byte != b'"') & (byte != b'\\');
+    let is_plain = |byte: u8| (b' '..=b'~').contains(&byte) & (byte != b'"') & (byte != b'\\');
     if text.bytes().fold(true, |plain, byte| plain & is_plain(byte)) {
         out.extend_from_slice(text.as_bytes());
         out.push(b'"');
