@@ -209,7 +209,7 @@ impl Event {
     /// are invisible or turn text around are written as `\u` escapes, which a JSON parser turns back.
     pub fn write_line(&self, stamp: Stamp<'_>, out: &mut Vec<u8>) {
         let mut line = Object::begin(out);
-        line.raw("time", rfc3339(stamp.time_ms));
+        line.plain("time", rfc3339(stamp.time_ms).as_bytes());
         line.number("seq", stamp.seq);
         line.string("gateway", stamp.gateway);
         line.optional("request_id", Some(&*self.request_id).filter(|id| !id.is_empty()));
@@ -235,7 +235,7 @@ impl Event {
         line.optional("server", self.server.as_deref());
         line.optional("instance", self.instance.as_deref());
         if let Some(session) = self.session {
-            line.raw("session", format_args!("\"{session}\""));
+            line.plain("session", &session.hex());
         }
         if let Some(mcp) = &self.mcp {
             line.object("mcp", |object| mcp.write(object));
@@ -379,7 +379,7 @@ impl Message {
 
 impl Arguments {
     fn write(&self, object: &mut Object<'_>) {
-        object.raw("hmac_sha256", format_args!("\"{}\"", self.hmac_sha256));
+        object.plain("hmac_sha256", &self.hmac_sha256.hex());
     }
 }
 
@@ -429,17 +429,21 @@ impl Digest {
         }
         Self(digest)
     }
+
+    /// Lower case. Not by the formatter: byte by byte, two of these would cost it as much as the rest of a record.
+    fn hex(self) -> [u8; 64] {
+        let mut hex = [0; 64];
+        for (pair, byte) in hex.chunks_exact_mut(2).zip(self.0) {
+            pair.copy_from_slice(&[hex_digit(byte >> 4), hex_digit(byte & 0x0f)]);
+        }
+        hex
+    }
 }
 
 impl fmt::Display for Digest {
     /// Lower-case hex.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Formatted byte by byte, two of these would cost as much as the rest of a record.
-        let mut hex = [0; 64];
-        for (pair, byte) in hex.chunks_exact_mut(2).zip(self.0) {
-            pair.copy_from_slice(&[hex_digit(byte >> 4), hex_digit(byte & 0x0f)]);
-        }
-        f.write_str(std::str::from_utf8(&hex).unwrap_or_default())
+        f.write_str(std::str::from_utf8(&self.hex()).unwrap_or_default())
     }
 }
 
@@ -487,14 +491,26 @@ impl<'a> Object<'a> {
         let _ = write!(self.out, "{value}");
     }
 
+    /// A string that holds nothing to escape.
+    fn plain(&mut self, key: &'static str, value: &[u8]) {
+        self.key(key);
+        self.out.push(b'"');
+        self.out.extend_from_slice(value);
+        self.out.push(b'"');
+    }
+
     fn number(&mut self, key: &'static str, value: u64) {
-        self.raw(key, value);
+        self.key(key);
+        write_number(value, 1, self.out);
     }
 
     /// Milliseconds with three decimals.
     fn millis(&mut self, key: &'static str, value: Duration) {
-        let micros = value.as_micros();
-        self.raw(key, format_args!("{}.{:03}", micros / 1000, micros % 1000));
+        let micros = u64::try_from(value.as_micros()).unwrap_or(u64::MAX);
+        self.key(key);
+        write_number(micros / 1000, 1, self.out);
+        self.out.push(b'.');
+        write_number(micros % 1000, 3, self.out);
     }
 
     fn string(&mut self, key: &'static str, value: &str) {
@@ -571,10 +587,32 @@ fn is_integer(text: &str) -> bool {
     (1..=ID_DIGITS_MAX).contains(&digits.len()) && !leading_zero && digits.bytes().all(|byte| byte.is_ascii_digit())
 }
 
+/// Writes a number, with zeros in front where it has fewer digits than asked for.
+fn write_number(number: u64, digits_min: usize, out: &mut Vec<u8>) {
+    let mut digits = [b'0'; 20];
+    let (mut left, mut count) = (number, 0);
+    for digit in digits.iter_mut().rev() {
+        if left == 0 && count >= digits_min {
+            break;
+        }
+        *digit = b'0' + u8::try_from(left % 10).unwrap_or_default();
+        left /= 10;
+        count += 1;
+    }
+    out.extend_from_slice(digits.get(digits.len() - count..).unwrap_or_default());
+}
+
 /// Writes a JSON string, cut and escaped as [`Event::write_line`] says.
 fn write_string(text: &str, out: &mut Vec<u8>) {
     let text = cut(text);
     out.push(b'"');
+    // Nearly every text is plain, and that is quickly seen of many bytes at once.
+    let is_plain = |byte: u8| (b' '..=b'~').contains(&byte) & (byte != b'"') & (byte != b'\\');
+    if text.bytes().fold(true, |plain, byte| plain & is_plain(byte)) {
+        out.extend_from_slice(text.as_bytes());
+        out.push(b'"');
+        return;
+    }
     let mut plain_from = 0;
     for (at, character) in text.char_indices() {
         if !needs_escape(character) {
@@ -647,10 +685,10 @@ fn bound_id(id: &mut RequestId) {
     }
 }
 
-/// A quoted RFC 3339 time in UTC with milliseconds. Past the end of chrono's calendar: 1970.
+/// An RFC 3339 time in UTC with milliseconds. Past the end of chrono's calendar: 1970.
 fn rfc3339(time_ms: u64) -> String {
     let time = i64::try_from(time_ms).ok().and_then(DateTime::from_timestamp_millis).unwrap_or_default();
-    format!("\"{}\"", time.to_rfc3339_opts(SecondsFormat::Millis, true))
+    time.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
 /// Bytes of any string, before escapes; a longer one is cut and ends in [`CUT_MARK`].

@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HOST, USER_AGENT};
-use http::{HeaderName, HeaderValue};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use pingora::connectors::L4Connect;
 use pingora::http::RequestHeader;
 use pingora::protocols::Digest;
 use pingora::upstreams::peer::HttpPeer;
-use pingora::{Error, ErrorType, RetryType};
+use pingora::{Error, ErrorType, OrErr, RetryType};
 use pingora_proxy::Session as Client;
 
 use crate::config::{ServerConfig, UpstreamTimeouts};
@@ -19,7 +20,7 @@ use crate::mcp::{Era, Method as McpMethod};
 use super::Shell;
 use super::credentials::Obtained;
 use super::pipeline::{Admitted, Ask, SESSION_ID};
-use super::record::Record;
+use super::record::{Record, X_REQUEST_ID};
 use super::rejection::Rejection;
 use super::watchdog::{Limits, RanOut, Turn};
 
@@ -111,44 +112,55 @@ pub(super) fn write_head(
 ) -> pingora::Result<()> {
     let from = client.req_header();
     let server = &admitted.route.server.config;
-    let mut head = RequestHeader::build(from.method.clone(), server.path.as_bytes(), Some(16))?;
-    head.set_version(upstream.version);
-    head.insert_header(HOST, admitted.instance.host.clone())?;
-    head.insert_header(USER_AGENT, HeaderValue::from_static(OUR_USER_AGENT))?;
+    let mut headers = HeaderMap::with_capacity(HEADERS_USUAL);
+    headers.insert(HOST, admitted.instance.host.clone());
+    headers.insert(USER_AGENT, HeaderValue::from_static(OUR_USER_AGENT));
 
     let modern = admitted.ask.revision().era() == Era::Modern;
     for (name, value) in &from.headers {
         if PASSED_ON.contains(&name.as_str()) || modern && is_modern_header(name) || !modern && name == LAST_EVENT_ID {
-            head.append_header(name.clone(), value.clone())?;
+            headers.append(name.clone(), value.clone());
         }
     }
     match &admitted.ask {
         Ask::Messages(request) => {
-            head.insert_header(CONTENT_TYPE, HeaderValue::from_static("application/json"))?;
-            head.insert_header(CONTENT_LENGTH, HeaderValue::from(request.body.len()))?;
-            head.insert_header(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"))?;
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(request.body.len()));
+            headers.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
         }
-        Ask::OpenStream(_) => head.insert_header(ACCEPT, HeaderValue::from_static("text/event-stream"))?,
-        Ask::EndSession(_) => head.insert_header(ACCEPT, HeaderValue::from_static("application/json"))?,
+        Ask::OpenStream(_) => {
+            headers.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
+        }
+        Ask::EndSession(_) => {
+            headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        }
     }
     if let Some(session) = &admitted.session {
-        head.insert_header(SESSION_ID, &*session.upstream_id)?;
+        headers.insert(SESSION_ID, text_value(&session.upstream_id)?);
     }
     for (claim, name) in &server.forward_claims {
         if let Some(value) = admitted.caller.claims().get(&**claim).and_then(header_value) {
-            head.insert_header(name.clone(), value)?;
+            headers.insert(name.clone(), value);
         }
     }
     if let Some(ip) = record.client_ip {
-        head.insert_header("x-forwarded-for", ip.to_string())?;
+        headers.insert(X_FORWARDED_FOR, text_value(&ip.to_string())?);
     }
-    head.insert_header("x-forwarded-host", &*record.host)?;
-    head.insert_header("x-forwarded-proto", record.scheme)?;
-    head.insert_header("x-request-id", &*record.request_id)?;
+    headers.insert(X_FORWARDED_HOST, text_value(&record.host)?);
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(record.scheme));
+    headers.insert(X_REQUEST_ID, record.request_id_value());
     if let Some(Obtained { credential, .. }) = &admitted.credential {
-        head.insert_header(credential.header().clone(), credential.value().clone())?;
+        headers.insert(credential.header().clone(), credential.value().clone());
     }
-    *upstream = head;
+
+    // Put together as `http` does it: Pingora's own way keeps the spelling of every name in a second map, and reads each
+    // name anew.
+    let (mut head, ()) = http::Request::new(()).into_parts();
+    head.method = from.method.clone();
+    head.uri = Uri::from(PathAndQuery::try_from(&*server.path).or_err(ErrorType::InvalidHTTPHeader, "server path")?);
+    head.version = upstream.version;
+    head.headers = headers;
+    *upstream = head.into();
     Ok(())
 }
 
@@ -219,6 +231,10 @@ fn is_modern_header(name: &HeaderName) -> bool {
     matches!(name, "mcp-method" | "mcp-name") || name.starts_with("mcp-param-")
 }
 
+fn text_value(text: &str) -> pingora::Result<HeaderValue> {
+    HeaderValue::from_str(text).or_err(ErrorType::InvalidHTTPHeader, "header value")
+}
+
 /// A claim as a header value: strings as they are, numbers and booleans as JSON, arrays of strings joined by commas.
 /// What cannot stand in a header is left out rather than changed.
 fn header_value(claim: &serde_json::Value) -> Option<HeaderValue> {
@@ -235,6 +251,13 @@ fn header_value(claim: &serde_json::Value) -> Option<HeaderValue> {
 
 /// Client headers that travel on in either era: the protocol's own, and W3C trace context.
 const PASSED_ON: [&str; 4] = ["mcp-protocol-version", "traceparent", "tracestate", "baggage"];
+
+/// What a request to a server needs, with room for a few headers of its own.
+const HEADERS_USUAL: usize = 24;
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 const LAST_EVENT_ID: &str = "last-event-id";
 

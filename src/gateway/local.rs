@@ -167,13 +167,13 @@ fn accepts(headers: &HeaderMap, wanted: &str) -> bool {
     let mut present = false;
     for value in headers.get_all(ACCEPT) {
         present = true;
-        for range in value.to_str().unwrap_or_default().split(',') {
-            let mut parts = range.split(';').map(str::trim);
+        for range in value.as_bytes().split(|byte| *byte == b',') {
+            let mut parts = range.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
             let name = parts.next().unwrap_or_default();
-            let is_refused = parts.any(|parameter| matches!(parameter, "q=0" | "q=0.0" | "q=0.00" | "q=0.000"));
-            let covers = name.eq_ignore_ascii_case(wanted)
-                || name == "*/*"
-                || name.strip_suffix("/*").is_some_and(|prefix| prefix.eq_ignore_ascii_case(family));
+            let is_refused = parts.any(|parameter| matches!(parameter, b"q=0" | b"q=0.0" | b"q=0.00" | b"q=0.000"));
+            let covers = name.eq_ignore_ascii_case(wanted.as_bytes())
+                || name == b"*/*"
+                || name.strip_suffix(b"/*").is_some_and(|prefix| prefix.eq_ignore_ascii_case(family.as_bytes()));
             if covers && !is_refused {
                 return true;
             }

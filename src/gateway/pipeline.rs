@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use pingora_proxy::Session as Client;
 
 use crate::identity::Caller;
@@ -328,7 +328,7 @@ impl Ask {
 }
 
 /// The header that carries a session id (MCP 2025-11-25, "Session Management").
-pub(super) const SESSION_ID: &str = "mcp-session-id";
+pub(super) const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 
 /// How long a request waits for a place in the audit queue.
 const AUDIT_WAIT_MAX: Duration = Duration::from_secs(10);

@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
-use http::{HeaderValue, Method, StatusCode, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use pingora::http::ResponseHeader;
 use pingora::{Error, ErrorType};
 use pingora_proxy::Session as Client;
@@ -16,7 +16,7 @@ use crate::session::{self, Binding, Session};
 use crate::telemetry::metrics::{OpenStream, SessionEvent};
 
 use super::pipeline::{Admitted, Ask, SESSION_ID};
-use super::record::Record;
+use super::record::{Record, X_REQUEST_ID};
 use super::rejection::Rejection;
 use super::{Exchange, Forwarded, Gateway, Shell, Stage};
 use super::{credentials, local};
@@ -170,32 +170,36 @@ fn clean_head(
     record: &Record,
     is_h1: bool,
 ) -> pingora::Result<ResponseHeader> {
-    let mut head = ResponseHeader::build(from.status, Some(12))?;
+    let (mut parts, ()) = http::Response::new(()).into_parts();
+    parts.status = from.status;
+    parts.headers.reserve(HEADERS_USUAL);
+    let headers = &mut parts.headers;
     match kind {
         Kind::Document => {
-            head.insert_header(CONTENT_TYPE, "application/json")?;
-            head.insert_header(CACHE_CONTROL, "no-store")?;
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
             match promised {
-                Some(length) => head.insert_header(CONTENT_LENGTH, length)?,
-                None => stream_body(&mut head, is_h1)?,
+                Some(length) => drop(headers.insert(CONTENT_LENGTH, length.into())),
+                None => stream_body(headers, is_h1),
             }
         }
-        Kind::Empty => head.insert_header(CONTENT_LENGTH, "0")?,
+        Kind::Empty => drop(headers.insert(CONTENT_LENGTH, 0.into())),
         Kind::Events => {
-            head.insert_header(CONTENT_TYPE, "text/event-stream")?;
-            head.insert_header(CACHE_CONTROL, "no-cache, no-transform")?;
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+            headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
             // Tells a proxy in front of us (nginx) to pass each event on at once.
-            head.insert_header("x-accel-buffering", "no")?;
-            stream_body(&mut head, is_h1)?;
+            headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
+            stream_body(headers, is_h1);
         }
     }
-    if let Some(version) = from.headers.get("mcp-protocol-version") {
-        head.insert_header("mcp-protocol-version", version.clone())?;
+    if let Some(version) = from.headers.get(PROTOCOL_VERSION) {
+        headers.insert(PROTOCOL_VERSION, version.clone());
     }
     if let Some(id) = session_id {
-        head.insert_header(SESSION_ID, id)?;
+        headers.insert(SESSION_ID, id);
     }
-    head.insert_header("x-request-id", record.request_id_value())?;
+    headers.insert(X_REQUEST_ID, record.request_id_value());
+    let mut head = ResponseHeader::from(parts);
     local::add_cors(&mut head, record.origin.as_ref())?;
     Ok(head)
 }
@@ -410,15 +414,12 @@ fn end_session(shell: &Shell, admitted: &Admitted, event: SessionEvent) {
 
 /// Writes a whole answer of the gateway's own.
 pub(super) async fn write(client: &mut Client, answer: http::Response<Bytes>, record: &Record) -> pingora::Result<()> {
-    let (parts, body) = answer.into_parts();
-    let mut head = ResponseHeader::build(parts.status, Some(parts.headers.len() + 6))?;
-    for (name, value) in &parts.headers {
-        head.append_header(name.clone(), value.clone())?;
+    let (mut parts, body) = answer.into_parts();
+    parts.headers.insert(X_REQUEST_ID, record.request_id_value());
+    if !parts.headers.contains_key(CONTENT_LENGTH) && parts.status != StatusCode::NO_CONTENT {
+        parts.headers.insert(CONTENT_LENGTH, body.len().into());
     }
-    head.insert_header("x-request-id", record.request_id_value())?;
-    if !head.headers.contains_key(CONTENT_LENGTH) && parts.status != StatusCode::NO_CONTENT {
-        head.insert_header(CONTENT_LENGTH, body.len())?;
-    }
+    let mut head = ResponseHeader::from(parts);
     local::add_cors(&mut head, record.origin.as_ref())?;
     let has_body = !body.is_empty() && client.req_header().method != Method::HEAD;
     client.write_response_header(Box::new(head), !has_body).await?;
@@ -470,6 +471,14 @@ fn last_words(answer: &Answer, era: Era, rejection: &Rejection, record: &Record)
 }
 
 /// The length of an answer that may be changed is not known when its head goes out.
-fn stream_body(head: &mut ResponseHeader, is_h1: bool) -> pingora::Result<()> {
-    if is_h1 { head.insert_header(TRANSFER_ENCODING, "chunked") } else { Ok(()) }
+fn stream_body(headers: &mut HeaderMap, is_h1: bool) {
+    if is_h1 {
+        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
 }
+
+/// What an answer needs, with room for what Pingora and CORS add.
+const HEADERS_USUAL: usize = 12;
+
+const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
