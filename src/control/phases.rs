@@ -77,8 +77,12 @@ impl Phases {
     /// Ends the process as soon as nothing is open, and at the end of the grace period in any case.
     async fn leave(&self) {
         let until = Instant::now() + self.grace.saturating_sub(LAST_WORDS);
-        while self.lifecycle.open_requests() > 0 && Instant::now() < until {
+        let mut idle_since = Instant::now();
+        while idle_since.elapsed() < QUIET && Instant::now() < until {
             sleep(IDLE_POLL).await;
+            if self.lifecycle.open_requests() > 0 {
+                idle_since = Instant::now();
+            }
         }
         let open = self.lifecycle.open_requests();
         if open > 0 {
@@ -164,6 +168,10 @@ async fn received(signal: &mut Signal) {
 
 /// `__SO_ACCEPTCON` as `/proc/net/unix` prints it.
 const LISTENING_FLAG: &str = "00010000";
+
+/// How long nothing must be open before the process is idle. Longer than the gateway's door stays open: who was let in a
+/// moment ago counts as open only when the request begins to arrive.
+const QUIET: Duration = Duration::from_millis(1500);
 
 /// How often it is looked whether everything is done.
 const IDLE_POLL: Duration = Duration::from_millis(100);

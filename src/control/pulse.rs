@@ -40,6 +40,7 @@ impl<S: Service> Service for Watched<S> {
         let Self { service, questions } = self;
         // One task: when the service ends, by a panic too, nobody answers for it.
         tokio::select! {
+            biased; // the service speaks first: no answer is given for one that has just ended
             () = service.start_service(fds, shutdown, listeners_per_fd) => {}
             () = answer(questions) => {}
         }
