@@ -12,7 +12,7 @@ use crate::support::{LEGACY, World, poll_until};
 /// Two upgrades and a reload in the middle of work: no request fails, no session is lost.
 #[test]
 fn no_request_and_no_session_is_lost_over_upgrades() {
-    let mut world = World::with_instances(2, |conf| conf);
+    let mut world = World::with_instances(2, |conf| conf.set("server.grace_period_seconds", 20));
     let session = world.reader().initialize(LEGACY);
     let instance = session.call("read", json!({})).echoed()["instance"].clone();
     let (stop, calls, failures) = (AtomicBool::new(false), AtomicUsize::new(0), Mutex::new(Vec::new()));
@@ -57,7 +57,7 @@ fn no_request_and_no_session_is_lost_over_upgrades() {
 
 #[test]
 fn a_stream_that_is_open_during_an_upgrade_gets_every_event() {
-    let world = World::start();
+    let world = World::with(|conf| conf.set("server.grace_period_seconds", 30));
     let pieces = world.tickets.stream_next("tools/call");
     let mut answer = world.reader().open("tools/call", json!({ "name": "read" }));
     let progress = |step: u64| json!({ "jsonrpc": "2.0", "method": "notifications/progress", "params": { "progressToken": 1, "progress": step } });
