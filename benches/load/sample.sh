@@ -60,40 +60,68 @@ ready() {
     [ "$(curl -s -o /dev/null -w '%{http_code}' "http://127.0.0.1:$((PORT + 2))/readyz")" = 200 ]
 }
 
+mcp_url() { printf 'http://127.0.0.1:%s/mcp' "$PORT"; }
+
 # mcp BODY CURL-ARGUMENTS…: one message of revision 2025-11-25.
 mcp() {
     local body=$1
     shift
-    curl -sS "http://127.0.0.1:$PORT/mcp" -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' \
+    curl -sS "$(mcp_url)" -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' \
         -H 'Accept: application/json, text/event-stream' -H 'MCP-Protocol-Version: 2025-11-25' -d "$body" "$@"
-}
-
-call() {
-    printf '{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"%s","arguments":%s%s}}' "$1" "$2" "${3:-}"
 }
 
 # Prints the id of a session that is open.
 open_session() {
     local session
-    session=$(mcp '{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"load","version":"1"}}}' \
+    session=$(mcp '{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"load","version":"1"}}}' \
         -D - -o /dev/null | tr -d '\r' | awk 'tolower($1) == "mcp-session-id:" { print $2 }')
     mcp '{"jsonrpc":"2.0","method":"notifications/initialized"}' -H "Mcp-Session-Id: $session" -o /dev/null
     printf '%s\n' "$session"
 }
 
-# count SESSION: how many calls the session's own instance has counted, this one included; 0 when the session is lost.
-count() {
-    local answer
-    answer=$(mcp "$(call counter '{}')" -H "Mcp-Session-Id: $1" | sed 's/^data: //')
-    { grep '^{' <<<"$answer" || echo '{}'; } | jq -r '.result.structuredContent.count // 0' | tail -1
+# Opens so many sessions, which `count_all` counts in.
+open_sessions() {
+    sessions=()
+    counted=0
+    lost=0
+    for _ in $(seq "$1"); do sessions+=("$(open_session)"); done
+    count_all
+    [ $lost = 0 ] || fail 'the sessions do not count'
 }
 
-# load SECONDS SESSION: 64 connections that call a tool in that session; the report goes to $DIR/load.json.
+# Calls once in each session. The instance that owns a session counts its calls; each session whose number is not the next one
+# adds to `lost`.
+count_all() {
+    local session answer
+    counted=$((counted + 1))
+    for session in "${sessions[@]}"; do
+        # No id twice in a session: answers are told apart by it.
+        answer=$(mcp "{\"jsonrpc\":\"2.0\",\"id\":$counted,\"method\":\"tools/call\",\"params\":{\"name\":\"counter\",\"arguments\":{}}}" \
+            -H "Mcp-Session-Id: $session" || true)
+        grep -q "\"structuredContent\":{\"count\":$counted," <<<"$answer" || lost=$((lost + 1))
+    done
+}
+
+# Sets `stateless`, the headers of a call of revision 2026-07-28, and `body`: stateless_call TOOL ARGUMENTS
+stateless_call() {
+    stateless=(-H "Authorization: Bearer $TOKEN" -H 'Accept: application/json, text/event-stream'
+        -H 'MCP-Protocol-Version: 2026-07-28' -H 'Mcp-Method: tools/call' -H "Mcp-Name: $1")
+    body="{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{\"name\":\"$1\",\"arguments\":$2,\"_meta\":{
+        \"io.modelcontextprotocol/protocolVersion\":\"2026-07-28\",\"io.modelcontextprotocol/clientCapabilities\":{},\"progressToken\":1}}}"
+}
+
+# load SECONDS: 64 connections that call a tool; the report goes to $DIR/load.json.
 load() {
-    oha --no-tui --output-format json -z "${1}s" -w -c 64 -m POST -T application/json \
-        -H "Authorization: Bearer $TOKEN" -H 'Accept: application/json, text/event-stream' \
-        -H 'MCP-Protocol-Version: 2025-11-25' -H "Mcp-Session-Id: $2" \
-        -d "$(call add '{"a":1,"b":2}')" "http://127.0.0.1:$PORT/mcp" >"$DIR/load.json" 2>"$DIR/load.log"
+    stateless_call add '{"a":1,"b":2}'
+    # What hangs is a failure too, not a reason to wait for ever.
+    oha --no-tui --output-format json -z "${1}s" -w -t 30s -c 64 -m POST -T application/json \
+        "${stateless[@]}" -d "$body" "$(mcp_url)" >"$DIR/load.json" 2>"$DIR/load.log"
+}
+
+# stream SECONDS: one call that takes so long and reports progress every second; what comes goes to $DIR/stream.txt.
+stream() {
+    stateless_call slow "{\"seconds\":$1,\"steps\":$1}"
+    curl -sSN "$(mcp_url)" "${stateless[@]}" -H 'Content-Type: application/json' -d "$body" >"$DIR/stream.txt"
 }
 
 # Sets `requests` and `failures` from the report, and says what the failures were.
@@ -106,6 +134,9 @@ load_report() {
     [ "$requests" -gt 0 ] || fail "the load made no request: $(cat "$DIR/load.log")"
 }
 
-for tool in oha curl jq; do
-    command -v "$tool" >/dev/null || fail "$tool is missing$([ "$tool" = oha ] && echo ' (cargo install oha --locked)')"
-done
+# Where run.sh has put it, or would.
+export PATH="$PATH:$HOME/.cargo/bin:$PWD/target/tools/bin"
+command -v oha >/dev/null || cargo install oha --locked --root target/tools --target-dir target/oha
+missing=()
+for tool in curl jq; do command -v $tool >/dev/null || missing+=($tool); done
+[ ${#missing[@]} = 0 ] || .ci/deps "${missing[@]}"

@@ -57,7 +57,12 @@ pub fn swap(path: &Path, config: &Config, out: &mut dyn Write) -> Result<(), Upg
     let running = running_process(pid_file)?;
     writeln!(out, "configuration is good; process {running} serves")?;
 
-    let mut successor = Command::new(std::env::current_exe()?)
+    let mut command = Command::new(std::env::current_exe()?);
+    // systemd tells the interval of its watchdog to ExecStart= alone, but watches the successor all the same.
+    if std::env::var_os("NOTIFY_SOCKET").is_some() && std::env::var_os("WATCHDOG_USEC").is_none() {
+        command.env("WATCHDOG_USEC", WATCHDOG_UNTOLD.as_micros().to_string());
+    }
+    let mut successor = command
         .arg("run")
         .arg("--upgrade")
         .arg("--config")
@@ -67,7 +72,7 @@ pub fn swap(path: &Path, config: &Config, out: &mut dyn Write) -> Result<(), Upg
         .stderr(output_of(running, 2))
         // A process group of its own: the keys of this terminal do not reach it.
         .process_group(0)
-        // It names this command; without it, whoever is asked for signs of life gives them.
+        // It would name this command, and not the successor.
         .env_remove("WATCHDOG_PID")
         .spawn()?;
     match take_over(&mut successor, running, pid_file, socket, out) {
@@ -143,5 +148,9 @@ const READY_MAX: Duration = Duration::from_secs(30);
 
 /// How long the sockets may take to be handed over: Pingora looks for them once a second.
 const TAKE_OVER_MAX: Duration = Duration::from_secs(15);
+
+/// The interval that a successor keeps to when none is told. A process that nobody watches may send signs of life too, so
+/// this is the shortest that makes sense in a unit.
+const WATCHDOG_UNTOLD: Duration = Duration::from_secs(2);
 
 const POLL: Duration = Duration::from_millis(50);

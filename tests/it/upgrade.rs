@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::{LEGACY, World, poll_until};
+use crate::support::{Conf, LEGACY, World, poll_until};
 
 /// Two upgrades and a reload in the middle of work: no request fails, no session is lost.
 #[test]
@@ -114,35 +114,27 @@ fn a_lone_sigquit_does_not_end_the_service() {
     assert!(world.gateway.is_alive());
 }
 
-/// systemd counts a message of any process of the unit; the process that it names in `WATCHDOG_PID` at a reload is the
-/// command, not the successor.
 #[test]
-fn the_service_manager_hears_who_serves_and_that_it_works() {
-    let directory = tempfile::tempdir().unwrap();
-    let socket = directory.path().join("notify");
-    let manager = UnixDatagram::bind(&socket).unwrap();
-    manager.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    let heard = |wanted: &str| {
-        let mut bytes = [0; 512];
-        loop {
-            let length = manager.recv(&mut bytes).unwrap_or_else(|error| panic!("waiting for {wanted}: {error}"));
-            let message = String::from_utf8_lossy(&bytes[..length]).into_owned();
-            if message.contains(wanted) {
-                return message;
-            }
-        }
-    };
-    let world = World::with(|conf| {
-        conf.env("NOTIFY_SOCKET", socket.to_str().unwrap()).env("WATCHDOG_USEC", "400000").env("WATCHDOG_PID", "1")
-    });
-    assert_eq!(heard("READY=1").lines().next(), Some(format!("MAINPID={}", world.gateway.pid()).as_str()));
+fn the_service_manager_hears_that_the_gateway_serves_and_works() {
+    let manager = ServiceManager::start();
+    let world = World::with(|conf| manager.of(conf).env("WATCHDOG_USEC", "400000"));
+    assert_eq!(manager.heard("READY=1"), format!("MAINPID={}\nREADY=1\n", world.gateway.pid()));
+    manager.heard("WATCHDOG=1");
+    manager.heard("WATCHDOG=1");
+}
 
+/// systemd 252 tells `WATCHDOG_USEC` to ExecStart= and not to ExecReload=, and kills a successor that gives no sign of life.
+#[test]
+fn a_successor_gives_signs_of_life_without_being_told_how_often() {
+    let manager = ServiceManager::start();
+    // Nobody watches the first process: it gives none, so that all that are heard are the successor's.
+    let world = World::with(|conf| manager.of(conf));
+    manager.heard("READY=1");
     let output = world.gateway.upgrade();
     assert_eq!(output.code, Some(0), "{output:?}");
-    assert_eq!(heard("READY=1").lines().next(), Some(format!("MAINPID={}", world.gateway.pid()).as_str()));
-    // The first process was named by no `WATCHDOG_PID` of its own and has said nothing so far.
-    heard("WATCHDOG=1");
-    heard("WATCHDOG=1");
+    assert_eq!(manager.heard("READY=1"), format!("MAINPID={}\nREADY=1\n", world.gateway.pid()));
+    manager.heard("WATCHDOG=1");
+    manager.heard("WATCHDOG=1");
 }
 
 #[test]
@@ -169,4 +161,35 @@ fn a_changed_file_takes_effect_without_a_signal() {
     std::fs::write(&path, changed).unwrap();
     poll_until("the new rules", || (world.reader().call("read", json!({})).status() == 403).then_some(()));
     assert_eq!(session.list().status(), 200);
+}
+
+/// Listens where systemd would.
+struct ServiceManager {
+    directory: tempfile::TempDir,
+    socket: UnixDatagram,
+}
+
+impl ServiceManager {
+    fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = UnixDatagram::bind(directory.path().join("notify")).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        Self { directory, socket }
+    }
+
+    fn of(&self, conf: Conf) -> Conf {
+        conf.env("NOTIFY_SOCKET", self.directory.path().join("notify").to_str().unwrap())
+    }
+
+    /// The next message with `wanted` in it; others before it are passed over.
+    fn heard(&self, wanted: &str) -> String {
+        let mut bytes = [0; 512];
+        loop {
+            let length = self.socket.recv(&mut bytes).unwrap_or_else(|error| panic!("waiting for {wanted}: {error}"));
+            let message = String::from_utf8_lossy(&bytes[..length]).into_owned();
+            if message.contains(wanted) {
+                return message;
+            }
+        }
+    }
 }
