@@ -23,6 +23,7 @@ use crate::control::keys::KeyRefresh;
 use crate::control::phases::{Phases, Signals};
 use crate::control::pulse;
 use crate::control::reload::Reload;
+use crate::control::upstream_tls::UpstreamCertificates;
 use crate::control::warmup::Warmup;
 use crate::control::world;
 use crate::gateway::Gateway;
@@ -113,7 +114,20 @@ pub fn run(path: &Path, config: Config, upgrade: bool) -> anyhow::Result<()> {
     server.add_service(background_service("phases", phases));
     server.add_service(background_service("certificates", CertificateWatch(Arc::clone(&certificates))));
     let path = path.to_owned();
-    let reload = Reload { path, live: Arc::clone(&live), audit: audit.clone(), metrics, outbound, certificates };
+    let upstream_certificates = UpstreamCertificates::new(Arc::clone(&live), Arc::clone(&metrics), clock);
+    let upstream_watch = background_service("upstream certificates", upstream_certificates);
+    let upstream_certificates = upstream_watch.task();
+    server.add_service(upstream_watch);
+    let reload = Reload {
+        path,
+        live: Arc::clone(&live),
+        audit: audit.clone(),
+        metrics,
+        outbound,
+        certificates,
+        upstream_certificates,
+        clock,
+    };
     server.add_service(background_service("reload", reload));
 
     let signals = Signals {

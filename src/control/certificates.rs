@@ -5,7 +5,6 @@
 //! cannot be used changes nothing.
 
 use std::net::SocketAddr;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -30,6 +29,8 @@ use crate::secret::Secret;
 use crate::telemetry::metrics::{Metrics, ReloadOutcome};
 use crate::time::{Clock, UnixSeconds};
 
+use super::settled::Files;
+
 mod listener;
 
 use self::listener::Listener;
@@ -53,16 +54,13 @@ pub struct Certificates {
 struct Watched {
     address: SocketAddr,
     listener: Arc<Listener>,
-    files: Mutex<Files>,
+    source: Mutex<Source>,
 }
 
-/// Where a listener's certificate comes from, and which state of the files was last tried.
-struct Files {
+/// Where a listener's certificate comes from.
+struct Source {
     tls: ListenTls,
-    tried: Stamps,
-    /// What the last look saw. Files are read when two looks in a row see the same: a certificate and its key are two
-    /// files, and between writing one and the other they do not fit.
-    seen: Stamps,
+    files: Files,
 }
 
 /// What a listener shows, and to whom; read whole and checked before it takes effect.
@@ -75,18 +73,7 @@ pub(super) struct Loaded {
 }
 
 /// Certificates for every TLS listener, checked but not in force.
-pub struct Prepared(Vec<(usize, ListenTls, Stamps, Loaded)>);
-
-type Stamps = Vec<Option<Stamp>>;
-
-/// Tells one state of a file from another, also when it was replaced by renaming or through a symbolic link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    bytes: u64,
-    modified: (i64, i64),
-}
+pub struct Prepared(Vec<(usize, Source, Loaded)>);
 
 impl Certificates {
     /// Loads what every TLS listener of `listen` needs.
@@ -97,13 +84,13 @@ impl Certificates {
         let mut certificates = Self { listeners: Vec::new(), metrics, clock };
         for listen in listen {
             let Some(tls) = &listen.tls else { continue };
-            let tried = stamps(tls);
+            let source = Source::of(tls);
             let loaded = load(listen.address, tls)?;
             certificates.announce(listen.address, &loaded);
             certificates.listeners.push(Watched {
                 address: listen.address,
                 listener: Arc::new(Listener::new(loaded)),
-                files: Mutex::new(Files { tls: tls.clone(), seen: tried.clone(), tried }),
+                source: Mutex::new(source),
             });
         }
         Ok(certificates)
@@ -130,8 +117,8 @@ impl Certificates {
             let known = self.listeners.iter().position(|watched| watched.address == listen.address);
             match (known, &listen.tls) {
                 (Some(nth), Some(tls)) => {
-                    let stamps = stamps(tls);
-                    prepared.push((nth, tls.clone(), stamps, load(listen.address, tls)?));
+                    let source = Source::of(tls);
+                    prepared.push((nth, source, load(listen.address, tls)?));
                 }
                 (None, None) => {}
                 (None, Some(_)) | (Some(_), None) => elsewhere = true,
@@ -145,10 +132,9 @@ impl Certificates {
 
     /// Puts `prepared` in force.
     pub fn apply(&self, prepared: Prepared) {
-        for (nth, tls, stamps, loaded) in prepared.0 {
+        for (nth, source, loaded) in prepared.0 {
             let Some(watched) = self.listeners.get(nth) else { continue };
-            *watched.files.lock().unwrap_or_else(PoisonError::into_inner) =
-                Files { tls, seen: stamps.clone(), tried: stamps };
+            *watched.source.lock().unwrap_or_else(PoisonError::into_inner) = source;
             self.put_in_force(watched, loaded);
         }
     }
@@ -156,9 +142,11 @@ impl Certificates {
     /// Looks at the files of every listener, and reads those that have changed and settled.
     fn look(&self) {
         for watched in &self.listeners {
-            let mut files = watched.files.lock().unwrap_or_else(PoisonError::into_inner);
-            let Some(tls) = files.changed() else { continue };
-            match load(watched.address, &tls) {
+            let mut source = watched.source.lock().unwrap_or_else(PoisonError::into_inner);
+            if !source.files.changed() {
+                continue;
+            }
+            match load(watched.address, &source.tls) {
                 Ok(loaded) => self.put_in_force(watched, loaded),
                 Err(error) => {
                     error!("The certificate was not reloaded; the last good one stays. {error}");
@@ -190,20 +178,12 @@ impl Certificates {
     }
 }
 
-impl Files {
-    /// The files, if they have changed since they were last tried and have settled.
-    fn changed(&mut self) -> Option<ListenTls> {
-        let seen = stamps(&self.tls);
-        if seen == self.tried {
-            self.seen = seen;
-            return None;
-        }
-        if seen != self.seen {
-            self.seen = seen;
-            return None;
-        }
-        self.tried = seen;
-        Some(self.tls.clone())
+impl Source {
+    /// Taken before the files are read, so that what changes meanwhile counts as changed.
+    fn of(tls: &ListenTls) -> Self {
+        let paths: [Option<&PathBuf>; 3] = [Some(&tls.certificate), Some(&tls.private_key), tls.client_ca.as_ref()];
+        let paths = paths.into_iter().flatten().cloned().collect();
+        Self { tls: tls.clone(), files: Files::about_to_be_read(paths) }
     }
 }
 
@@ -266,32 +246,22 @@ fn found(address: SocketAddr, path: &Path) -> Result<FoundFile, CertificateError
 }
 
 fn validity(chain: &[CertificateDer<'_>]) -> Option<(UnixSeconds, UnixSeconds)> {
-    let (_, certificate) = X509Certificate::from_der(chain.first()?).ok()?;
+    chain.first().and_then(validity_of)
+}
+
+/// When a certificate begins to be valid, and when it ends.
+pub(super) fn validity_of(certificate: &CertificateDer<'_>) -> Option<(UnixSeconds, UnixSeconds)> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
     let moment = |time: x509_parser::time::ASN1Time| UnixSeconds(u64::try_from(time.timestamp()).unwrap_or(0));
     let validity = certificate.validity();
     Some((moment(validity.not_before), moment(validity.not_after)))
 }
 
-fn stamps(tls: &ListenTls) -> Stamps {
-    let paths: [Option<&PathBuf>; 3] = [Some(&tls.certificate), Some(&tls.private_key), tls.client_ca.as_ref()];
-    paths.into_iter().flatten().map(|path| stamp(path)).collect()
-}
-
-fn stamp(path: &Path) -> Option<Stamp> {
-    let about = std::fs::metadata(path).ok()?;
-    Some(Stamp {
-        device: about.dev(),
-        inode: about.ino(),
-        bytes: about.size(),
-        modified: (about.mtime(), about.mtime_nsec()),
-    })
-}
-
 /// Time between two looks at the files. A changed file is in force after two to three of them.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+pub(super) const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// From here on an expiry is worth a line in the log at every load.
-const EXPIRY_WARNING: Duration = Duration::from_secs(7 * 86_400);
+pub(super) const EXPIRY_WARNING: Duration = Duration::from_secs(7 * 86_400);
 
 #[cfg(test)]
 mod tests;

@@ -8,6 +8,8 @@ pub mod keys;
 pub mod phases;
 pub mod pulse;
 pub mod reload;
+mod settled;
 pub mod upgrade;
+pub mod upstream_tls;
 pub mod warmup;
 pub mod world;

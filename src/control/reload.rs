@@ -17,8 +17,11 @@ use crate::net::Outbound;
 use crate::snapshot::{Live, Snapshot};
 use crate::telemetry::audit::AuditSink;
 use crate::telemetry::metrics::{Metrics, ReloadOutcome};
+use crate::time::Clock;
 
 use super::certificates::{Certificates, Prepared};
+use super::upstream_tls::UpstreamCertificates;
+use super::warmup::warm_up;
 use super::world;
 
 /// On SIGHUP reopens the audit file (log rotation) and reads the configuration again; reads it again too when the file has
@@ -36,6 +39,10 @@ pub struct Reload {
     pub outbound: Outbound,
     /// What the TLS listeners show.
     pub certificates: Arc<Certificates>,
+    /// What connections to instances are made with.
+    pub upstream_certificates: Arc<UpstreamCertificates>,
+    /// What time it is.
+    pub clock: Clock,
 }
 
 #[async_trait]
@@ -87,9 +94,13 @@ impl Reload {
                     ReloadOutcome::Refused
                 }
                 Ok((next, certificates)) => {
+                    // An instance that has not been looked at takes no work: without this, requests of the first moments
+                    // after the swap would find none that does.
+                    warm_up(&next, Some(&before), &self.metrics, self.clock.now(), WARM_UP_MAX).await;
                     info!(generation = next.generation, "The configuration was reloaded.");
                     self.live.swap(next);
                     self.certificates.apply(certificates);
+                    self.upstream_certificates.follow();
                     ReloadOutcome::Applied
                 }
             },
@@ -120,3 +131,6 @@ impl Reload {
 
 /// How often it is looked whether the file has changed.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How long a reload waits for keys and instances that are new. Those that do not answer are looked for afterwards too.
+const WARM_UP_MAX: Duration = Duration::from_secs(3);

@@ -8,9 +8,11 @@ use pingora::server::ShutdownWatch;
 use pingora::services::ServiceReadyNotifier;
 use pingora::services::background::BackgroundService;
 
-use crate::snapshot::Live;
+use crate::identity::KeySource;
+use crate::routing::Pool;
+use crate::snapshot::{Live, Snapshot};
 use crate::telemetry::metrics::Metrics;
-use crate::time::Clock;
+use crate::time::{Clock, UnixSeconds};
 
 use super::keys;
 
@@ -31,18 +33,33 @@ pub struct Warmup {
 #[async_trait]
 impl BackgroundService for Warmup {
     async fn start_with_ready_notifier(&self, _shutdown: ShutdownWatch, ready: ServiceReadyNotifier) {
-        let world = self.live.take();
-        let mut tasks = tokio::task::JoinSet::new();
-        for issuer in &world.issuers {
-            let issuer = Arc::clone(issuer);
-            let (metrics, now) = (Arc::clone(&self.metrics), self.clock.now());
-            tasks.spawn(async move { keys::refresh(&issuer, now, &metrics).await });
-        }
-        for server in &world.servers {
-            let pool = Arc::clone(&server.pool);
-            tasks.spawn(async move { pool.refresh().await });
-        }
-        let _in_time = tokio::time::timeout(self.within, async { while tasks.join_next().await.is_some() {} }).await;
+        warm_up(&self.live.take(), None, &self.metrics, self.clock.now(), self.within).await;
         ready.notify_ready();
     }
+}
+
+/// Fetches the keys and looks at the instances of `world` that are not `before`'s as well; for at most `within`.
+pub(super) async fn warm_up(
+    world: &Snapshot,
+    before: Option<&Snapshot>,
+    metrics: &Arc<Metrics>,
+    now: UnixSeconds,
+    within: Duration,
+) {
+    let has_keys = |keys: &Arc<dyn KeySource>| {
+        before.is_some_and(|before| before.issuers.iter().any(|issuer| Arc::ptr_eq(&issuer.keys, keys)))
+    };
+    let has_pool = |pool: &Arc<Pool>| {
+        before.is_some_and(|before| before.servers.iter().any(|server| Arc::ptr_eq(&server.pool, pool)))
+    };
+    let mut tasks = tokio::task::JoinSet::new();
+    for issuer in world.issuers.iter().filter(|issuer| !has_keys(&issuer.keys)) {
+        let (issuer, metrics) = (Arc::clone(issuer), Arc::clone(metrics));
+        tasks.spawn(async move { keys::refresh(&issuer, now, &metrics).await });
+    }
+    for server in world.servers.iter().filter(|server| !has_pool(&server.pool)) {
+        let pool = Arc::clone(&server.pool);
+        tasks.spawn(async move { pool.refresh().await });
+    }
+    let _in_time = tokio::time::timeout(within, async { while tasks.join_next().await.is_some() {} }).await;
 }

@@ -1,19 +1,14 @@
 //! How does a configuration become a snapshot?
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::HeaderValue;
 use pingora::protocols::tls::ALPN;
-use pingora::protocols::tls::CaType;
 use pingora::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
-use pingora::utils::tls::{CertKey, WrappedX509, parse_x509};
-use ring::digest::{Context, SHA256};
 
-use crate::config::pem::{self, PemError};
-use crate::config::{Config, InstanceConfig, IssuerConfig, Machine, RouteConfig, ServerConfig, ThisMachine};
+use crate::config::{Config, InstanceConfig, IssuerConfig, RouteConfig, ServerConfig};
 use crate::identity::challenge::Challenges;
 use crate::identity::metadata::{ResourceMetadata, WELL_KNOWN};
 use crate::identity::{KeySource, Scopes};
@@ -27,6 +22,7 @@ use crate::snapshot::Snapshot;
 use crate::telemetry::metrics::Metrics;
 
 use super::health::{Discovery, Probe};
+use super::upstream_tls::{TlsFileError, TlsFiles};
 
 /// Why a checked configuration cannot be put to work. Everything in it was valid by itself; what failed lies outside the
 /// file, or in how its parts meet.
@@ -148,14 +144,15 @@ fn server_of(
     previous: Option<&Snapshot>,
     metrics: &Arc<Metrics>,
 ) -> Result<Arc<Server>, BuildError> {
-    // Read every time: the files may have changed under the same names.
-    let tls = TlsFiles::read(config)?;
+    // Read every time: a file that cannot be used any more is a problem of the whole configuration.
+    let tls = TlsFiles::read(config).map_err(|TlsFileError { path, cause }| BuildError::Pem {
+        server: Arc::clone(&config.name),
+        path,
+        cause,
+    })?;
+    // With other files under the same names too: a pool takes those in its stride.
     let kept = previous.and_then(|previous| {
-        let same = |server: &&Arc<Server>| {
-            server.name() == &config.name
-                && same_instances(&server.config, config)
-                && server.pool.instances().iter().all(|instance| instance.connection_group() == tls.fingerprint)
-        };
+        let same = |server: &&Arc<Server>| server.name() == &config.name && same_instances(&server.config, config);
         previous.servers.iter().find(same)
     });
     let pool = match kept {
@@ -212,10 +209,8 @@ fn peer_template(server: &ServerConfig, instance: &InstanceConfig, tls: &TlsFile
         (false, _) => String::new(),
     };
     let mut peer = HttpPeer::new((std::net::Ipv4Addr::UNSPECIFIED, instance.port), instance.tls, sni);
-    peer.client_cert_key = tls.client.clone();
-    peer.group_key = tls.fingerprint;
+    tls.put_into(&mut peer);
     let options = &mut peer.options;
-    options.ca = tls.ca.clone();
     options.connection_timeout = Some(server.timeouts.connect);
     options.total_connection_timeout = Some(server.timeouts.connect);
     options.write_timeout = Some(server.timeouts.first_byte);
@@ -224,61 +219,6 @@ fn peer_template(server: &ServerConfig, instance: &InstanceConfig, tls: &TlsFile
     options.alpn = if server.http2 { ALPN::H2 } else { ALPN::H1 };
     options.http_upstream_request_policy = HttpUpstreamRequestPolicy::deny_upgrades();
     peer
-}
-
-/// What the files of `servers[].tls` hold.
-struct TlsFiles {
-    ca: Option<Arc<CaType>>,
-    client: Option<Arc<CertKey>>,
-    /// Recognizes these very files; 0 when there are none. Pingora's pool tells connections apart by the serial of the
-    /// client certificate but not by the authorities, so without it a connection that was verified by one server's
-    /// authorities would carry requests of another's, or of a configuration that trusts them no more.
-    fingerprint: u64,
-}
-
-impl TlsFiles {
-    fn read(server: &ServerConfig) -> Result<Self, BuildError> {
-        let tls = &server.tls;
-        let mut seen = Context::new(&SHA256);
-        let mut parsed = |path: &Path| {
-            let file = ThisMachine.read(path).map_err(|cause| pem_error(server, path, &cause))?;
-            seen.update(&(file.bytes.expose().len() as u64).to_be_bytes());
-            seen.update(file.bytes.expose());
-            Ok::<_, BuildError>(file)
-        };
-        let mut ca = None;
-        if let Some(path) = &tls.ca {
-            let file = parsed(path)?;
-            pem::authorities(file.bytes.expose()).map_err(|error| unusable(server, path, error))?;
-            let chain = pem::certificates(file.bytes.expose()).map_err(|error| unusable(server, path, error))?;
-            let wrapped = chain.into_iter().map(|der| WrappedX509::new(der.to_vec(), parse_x509));
-            ca = Some(Arc::from(wrapped.collect::<Box<[WrappedX509]>>()));
-        }
-        let mut client = None;
-        if let (Some(certificate), Some(key)) = (&tls.client_certificate, &tls.client_key) {
-            let chain = pem::certificates(parsed(certificate)?.bytes.expose())
-                .map_err(|error| unusable(server, certificate, error))?;
-            let private_key =
-                pem::private_key(parsed(key)?.bytes.expose()).map_err(|error| unusable(server, key, error))?;
-            pem::certified_key(chain.clone(), &private_key).map_err(|error| unusable(server, key, error))?;
-            let chain = chain.iter().map(|der| der.to_vec()).collect();
-            client = Some(Arc::new(CertKey::new(chain, private_key.expose().clone())));
-        }
-        let fingerprint = if ca.is_none() && client.is_none() { 0 } else { first_bits(seen.finish().as_ref()) };
-        Ok(Self { ca, client, fingerprint })
-    }
-}
-
-fn unusable(server: &ServerConfig, path: &Path, error: PemError) -> BuildError {
-    pem_error(server, path, &error.to_string())
-}
-
-fn first_bits(digest: &[u8]) -> u64 {
-    digest.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes))
-}
-
-fn pem_error(server: &ServerConfig, path: &Path, cause: &str) -> BuildError {
-    BuildError::Pem { server: Arc::clone(&server.name), path: path.display().to_string(), cause: cause.to_owned() }
 }
 
 /// Ids of compiled routes: never used twice in a process.

@@ -1,8 +1,8 @@
 //! What is known of one address of a server?
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwapOption;
 use http::HeaderValue;
@@ -14,8 +14,8 @@ pub struct Instance {
     pub id: Arc<str>,
     /// What it is sent as `Host`.
     pub host: HeaderValue,
-    /// How to connect, all but the address: time limits, TLS, HTTP version.
-    template: HttpPeer,
+    /// How to connect, all but the address: time limits, TLS, HTTP version. Whoever writes `peer` holds the lock.
+    template: Mutex<HttpPeer>,
     /// The template with the address that the host name last resolved to; empty until it first did.
     peer: ArcSwapOption<HttpPeer>,
     /// The verdict of the health checks: turns after so many results in a row.
@@ -31,7 +31,7 @@ impl Instance {
         Self {
             id,
             host,
-            template,
+            template: Mutex::new(template),
             peer: ArcSwapOption::empty(),
             healthy: AtomicBool::new(true),
             suspect: AtomicBool::new(false),
@@ -41,12 +41,25 @@ impl Instance {
     /// Notes the address that the host name resolves to.
     pub fn resolved(&self, address: SocketAddr) {
         let address = pingora::protocols::l4::socket::SocketAddr::Inet(address);
+        let template = self.template();
         if self.peer.load().as_deref().is_some_and(|peer| peer._address == address) {
             return;
         }
-        let mut peer = self.template.clone();
+        let mut peer = template.clone();
         peer._address = address;
         self.peer.store(Some(Arc::new(peer)));
+    }
+
+    /// Changes how to connect. Connections that are open go on; those of another [`Self::connection_group`] carry no
+    /// request that begins after this.
+    pub fn connect_anew(&self, change: impl FnOnce(&mut HttpPeer)) {
+        let mut template = self.template();
+        change(&mut template);
+        if let Some(before) = &*self.peer.load() {
+            let mut peer = template.clone();
+            peer._address = before._address.clone();
+            self.peer.store(Some(Arc::new(peer)));
+        }
     }
 
     /// How to connect; `None` while its name has never resolved.
@@ -58,7 +71,11 @@ impl Instance {
     /// Which connections of the process may carry its requests: those opened with the same certificates.
     #[must_use]
     pub fn connection_group(&self) -> u64 {
-        self.template.group_key
+        self.template().group_key
+    }
+
+    fn template(&self) -> MutexGuard<'_, HttpPeer> {
+        self.template.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the health checks find it alive. A session whose instance is not is over.

@@ -51,6 +51,8 @@ pub struct Metrics {
     config_reloads: IntCounterVec,
     tls_certificate_not_after: IntGaugeVec,
     tls_certificate_reloads: IntCounterVec,
+    upstream_tls_certificate_not_after: IntGaugeVec,
+    upstream_tls_certificate_reloads: IntCounterVec,
 }
 
 /// What a request asked, as far as a label may say.
@@ -92,6 +94,26 @@ pub enum SessionEvent {
     Opened,
     /// An id was unknown, forged, expired or another's.
     Refused,
+}
+
+/// A file with certificates in a server's TLS settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UpstreamFile {
+    /// The authorities its instances are verified by.
+    Ca,
+    /// What its instances are shown.
+    ClientCertificate,
+}
+
+impl UpstreamFile {
+    /// The key under `servers[].tls`.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Ca => "ca",
+            Self::ClientCertificate => "client_certificate",
+        }
+    }
 }
 
 /// What became of a configuration, or of a certificate.
@@ -274,6 +296,16 @@ impl Metrics {
                 "Reloads of a listener's certificate, by outcome.",
                 &["listener", "outcome"],
             )?,
+            upstream_tls_certificate_not_after: gauges(
+                "upstream_tls_certificate_not_after_seconds",
+                "When the first certificate in a file of a server's TLS settings expires, in seconds since 1970.",
+                &["server", "file"],
+            )?,
+            upstream_tls_certificate_reloads: counters(
+                "upstream_tls_certificate_reloads_total",
+                "Reloads of the files of a server's TLS settings, by outcome.",
+                &["server", "outcome"],
+            )?,
             registry: registry.clone(),
         };
         registry.register(Box::new(ProcessCollector::for_self()))?;
@@ -393,6 +425,25 @@ impl Metrics {
     /// The certificate of a listener was read again.
     pub fn certificate_reloaded(&self, listener: &str, outcome: ReloadOutcome) {
         self.tls_certificate_reloads.with_label_values(&[listener, outcome.label()]).inc();
+    }
+
+    /// The first certificate in a file of a server's TLS settings is good until `not_after`.
+    pub fn upstream_certificate_expires(&self, server: &str, file: UpstreamFile, not_after: UnixSeconds) {
+        let not_after = i64::try_from(not_after.0).unwrap_or(i64::MAX);
+        self.upstream_tls_certificate_not_after.with_label_values(&[server, file.label()]).set(not_after);
+    }
+
+    /// The files of a server's TLS settings were read again.
+    pub fn upstream_certificates_reloaded(&self, server: &str, outcome: ReloadOutcome) {
+        self.upstream_tls_certificate_reloads.with_label_values(&[server, outcome.label()]).inc();
+    }
+
+    /// A server's TLS settings are no longer configured.
+    pub fn upstream_certificates_removed(&self, server: &str) {
+        for file in [UpstreamFile::Ca, UpstreamFile::ClientCertificate] {
+            // One that was never there is as gone as one that was.
+            let _ = self.upstream_tls_certificate_not_after.remove_label_values(&[server, file.label()]);
+        }
     }
 
     /// Records written to one kind of sink.
@@ -640,6 +691,8 @@ mod tests {
             r#"portcullis_config_reloads_total{outcome="refused"} 1"#,
             r#"portcullis_tls_certificate_not_after_seconds{listener="0.0.0.0:443"} 1800000000"#,
             r#"portcullis_tls_certificate_reloads_total{listener="0.0.0.0:443",outcome="applied"} 1"#,
+            r#"portcullis_upstream_tls_certificate_not_after_seconds{file="ca",server="tickets"} 1800000000"#,
+            r#"portcullis_upstream_tls_certificate_reloads_total{outcome="refused",server="tickets"} 1"#,
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }
@@ -772,5 +825,7 @@ mod tests {
         metrics.config_reloaded(ReloadOutcome::Refused);
         metrics.certificate_expires("0.0.0.0:443", UnixSeconds(1_800_000_000));
         metrics.certificate_reloaded("0.0.0.0:443", ReloadOutcome::Applied);
+        metrics.upstream_certificate_expires("tickets", UpstreamFile::Ca, UnixSeconds(1_800_000_000));
+        metrics.upstream_certificates_reloaded("tickets", ReloadOutcome::Refused);
     }
 }

@@ -1,8 +1,10 @@
 //! What does a signal do?
 
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
 use serde_json::json;
 
-use crate::support::{World, poll_until};
+use crate::support::{LEGACY, World, poll_until};
 
 /// logrotate renames the file and sends SIGHUP; records after that belong into a new one.
 #[test]
@@ -54,4 +56,41 @@ fn sigterm_ends_the_process_and_every_record_is_written() {
     world.gateway.signal("TERM");
     poll_until("the process to end", || (!world.gateway.is_alive()).then_some(()));
     assert_eq!(world.gateway.audit(20).len(), 20);
+}
+
+/// An instance that was not looked at yet takes no work: what begins right after the reload must not find only such.
+#[test]
+fn a_reload_that_changes_a_server_fails_no_request() {
+    let world = World::with_instances(2, |conf| conf);
+    let session = world.reader().initialize(LEGACY);
+    let path = world.gateway.path("portcullis.yaml");
+    let heavier = std::fs::read_to_string(&path).unwrap();
+    let lighter = heavier.replace(r#""weight": 1"#, r#""weight": 2"#);
+    assert_ne!(heavier, lighter);
+    let (stop, calls, caller) = (AtomicBool::new(false), AtomicUsize::new(0), world.reader());
+    std::thread::scope(|scope| {
+        let callers = [(); 4].map(|()| {
+            scope.spawn(|| {
+                let mut refused = Vec::new();
+                while !stop.load(Ordering::Relaxed) {
+                    for answer in [caller.call("read", json!({})), session.call("read", json!({}))] {
+                        calls.fetch_add(1, Ordering::Relaxed);
+                        if answer.status() != 200 {
+                            refused.push(answer.0.to_string());
+                        }
+                    }
+                }
+                refused
+            })
+        });
+        for (generation, config) in (2..=7).zip([&lighter, &heavier].into_iter().cycle()) {
+            std::fs::write(&path, config).unwrap();
+            world.gateway.signal("HUP");
+            let in_force = || world.gateway.metric("portcullis_config_generation", &[]) >= f64::from(generation);
+            poll_until("the reload", || in_force().then_some(()));
+        }
+        stop.store(true, Ordering::Relaxed);
+        let refused = callers.map(|caller| caller.join().unwrap()).concat();
+        assert!(refused.is_empty(), "{} of {calls:?} calls: {:?}", refused.len(), refused.first());
+    });
 }

@@ -441,6 +441,74 @@ fn sighup_takes_new_files_for_the_instances() {
     poll_until("the new pool", || (upstream.call().status() == 200).then_some(()));
 }
 
+#[test]
+fn changed_files_for_the_instances_are_taken_without_a_signal() {
+    let (inside, outside) = (Authority::new("inside"), Authority::new("outside"));
+    let (clients, others) = (Authority::new("clients"), Authority::new("others"));
+    let upstream = Upstream::new(&inside.server(&["127.0.0.1"]), Some(&clients), |conf| {
+        let tls = json!({ "ca": "DIR/ca.pem", "client_certificate": "DIR/client.pem", "client_key": "DIR/client.key" });
+        with_identity(conf, "client", &clients.client("portcullis"))
+            .file("ca.pem", inside.pem(), 0o644)
+            .of_server("tls", tls)
+    });
+    let gateway = &upstream.world.gateway;
+    assert_eq!(upstream.call().status(), 200);
+    let pieces = upstream.world.tickets.stream_next("tools/call");
+    let mut open = upstream.world.reader().open("tools/call", json!({ "name": "read" }));
+    let progress = json!({ "jsonrpc": "2.0", "method": "notifications/progress", "params": { "progressToken": 1 } });
+    pieces.event(&progress);
+    open.event().unwrap();
+    let applied = || gateway.metric("portcullis_upstream_tls_certificate_reloads_total", &[r#"outcome="applied""#]);
+
+    replace(gateway, "ca.pem", outside.pem(), 0o644);
+    poll_until("the other authorities", || (upstream.call().status() == 502).then_some(()));
+    replace(gateway, "ca.pem", inside.pem(), 0o644);
+    poll_until("the first authorities", || (upstream.call().status() == 200).then_some(()));
+    assert_eq!(applied(), 2.0);
+
+    for (authority, status) in [(&others, 502), (&clients, 200)] {
+        let shown = authority.client("portcullis");
+        replace(gateway, "client.pem", &shown.certificate, 0o644);
+        replace(gateway, "client.key", &shown.key, 0o600);
+        poll_until("the client certificate", || (upstream.call().status() == status).then_some(()));
+    }
+    assert_eq!(gateway.metric("portcullis_config_generation", &[]), 1.0, "no reload of the configuration");
+    pieces.event(&progress);
+    open.event().expect("what was open goes on");
+}
+
+#[test]
+fn a_bad_file_for_the_instances_keeps_the_last_good_one_and_is_reported() {
+    let inside = Authority::new("inside");
+    let upstream = Upstream::new(&inside.server(&["127.0.0.1"]), None, |conf| {
+        conf.file("ca.pem", inside.pem(), 0o644).of_server("tls", json!({ "ca": "DIR/ca.pem" }))
+    });
+    let gateway = &upstream.world.gateway;
+    replace(gateway, "ca.pem", "no certificate", 0o644);
+    let refused = || gateway.metric("portcullis_upstream_tls_certificate_reloads_total", &[r#"outcome="refused""#]);
+    poll_until("the refusal", || (refused() == 1.0).then_some(()));
+    assert_eq!(upstream.call().status(), 200);
+    assert!(gateway.log().contains("ca.pem: has no certificate in it"), "{}", gateway.log());
+}
+
+#[test]
+fn the_expiries_of_the_files_for_the_instances_are_metrics() {
+    let (inside, clients) = (Authority::new("inside"), Authority::new("clients"));
+    let upstream = Upstream::new(&inside.server(&["127.0.0.1"]), Some(&clients), |conf| {
+        let tls = json!({ "ca": "DIR/ca.pem", "client_certificate": "DIR/client.pem", "client_key": "DIR/client.key" });
+        let mut params = rcgen::CertificateParams::new(vec!["portcullis".to_owned()]).unwrap();
+        params.not_after = rcgen::date_time_ymd(2099, 1, 15);
+        with_identity(conf, "client", &clients.sign(&params)).file("ca.pem", inside.pem(), 0o644).of_server("tls", tls)
+    });
+    let expiry = |file: &str| {
+        let labels = [&*format!("file=\"{file}\""), r#"server="tickets""#];
+        upstream.world.gateway.metric("portcullis_upstream_tls_certificate_not_after_seconds", &labels)
+    };
+    assert_eq!(expiry("client_certificate"), 4_072_118_400.0);
+    // What rcgen signs without being told otherwise is good until the year 4096.
+    assert!(expiry("ca") > 60_000_000_000.0);
+}
+
 /// `GET` over TLS finds what a TCP connection cannot: an instance that is not who it should be.
 #[test]
 fn health_is_asked_over_tls_too() {
