@@ -21,6 +21,7 @@ mod calls;
 mod cli;
 mod credentials;
 mod identity;
+mod killed;
 mod lists;
 mod metadata;
 mod metrics_audit;
