@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use pingora::apps::HttpServerOptions;
+use pingora::listeners::{L4BufferSettings, ListenerConfig};
 use pingora::protocols::http::v2::server::{H2Options, default_h2_options};
 use pingora::server::configuration::{Opt, ServerConf};
 use pingora::server::{RunArgs, Server};
@@ -81,8 +82,12 @@ pub fn run(path: &Path, config: Config, upgrade: bool) -> anyhow::Result<()> {
     for listen in &config.listen {
         let address = listen.address.to_string();
         match certificates.settings(listen.address) {
-            Some(settings) => proxy.add_tls_with_settings(&address, None, settings.context("TLS")?),
-            None => proxy.add_tcp(&address),
+            Some(settings) => {
+                let buffer = L4BufferSettings::default().read(TLS_READ_BYTES);
+                proxy.add_listener(ListenerConfig::tcp(address).tls(settings.context("TLS")?).l4_buffer(buffer));
+            }
+            // Heads and bodies have buffers of their own, so one more would only be memory, and a copy.
+            None => proxy.add_listener(ListenerConfig::tcp(address).l4_buffer(L4BufferSettings::default().read(0))),
         }
     }
     let (proxy, pulse) = pulse::of(proxy, Arc::clone(&lifecycle));
@@ -200,6 +205,9 @@ const AUDIT_CLOSE_MAX: Duration = Duration::from_secs(10);
 
 /// Attempts at one request, the first included.
 const TRIES_MAX: usize = 3;
+
+/// What is read at once of a TLS connection: one record. Pingora's own 64 KiB would be kept by every idle connection.
+const TLS_READ_BYTES: usize = 16 * 1024;
 
 /// What a client may send on one HTTP/2 stream before it has to wait for us.
 const H2_WINDOW_BYTES: u32 = 1024 * 1024;

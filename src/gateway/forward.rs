@@ -112,7 +112,9 @@ pub(super) fn write_head(
 ) -> pingora::Result<()> {
     let from = client.req_header();
     let server = &admitted.route.server.config;
-    let mut headers = HeaderMap::with_capacity(HEADERS_USUAL);
+    // A stream keeps its head for as long as it is open, and needs fewer headers.
+    let streams = matches!(admitted.ask, Ask::OpenStream(_));
+    let mut headers = HeaderMap::with_capacity(if streams { HEADERS_STREAM } else { HEADERS_USUAL });
     headers.insert(HOST, admitted.instance.host.clone());
     headers.insert(USER_AGENT, HeaderValue::from_static(OUR_USER_AGENT));
 
@@ -254,6 +256,7 @@ const PASSED_ON: [&str; 4] = ["mcp-protocol-version", "traceparent", "tracestate
 
 /// What a request to a server needs, with room for a few headers of its own.
 const HEADERS_USUAL: usize = 24;
+const HEADERS_STREAM: usize = 12;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");

@@ -178,12 +178,12 @@ impl ProxyHttp for Gateway {
 
     fn response_body_filter(
         &self,
-        _client: &mut Client,
+        client: &mut Client,
         body: &mut Option<Bytes>,
         end_of_stream: bool,
         exchange: &mut Self::CTX,
     ) -> pingora::Result<Option<Duration>> {
-        self.answer_body(body, end_of_stream, exchange)?;
+        self.answer_body(client, body, end_of_stream, exchange)?;
         Ok(None)
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderName, HeaderValue, Method};
 use pingora_proxy::Session as Client;
 
 use crate::identity::Caller;
@@ -41,8 +41,6 @@ pub(super) struct Admitted {
     pub(super) instance: Arc<Instance>,
     /// What the server sees in place of the token.
     pub(super) credential: Option<Obtained>,
-    /// The client's headers, when the answer may hold lists: rules may read them again to filter those.
-    pub(super) list_head: HeaderMap,
     /// The session id as the client sent it, when the request belongs to a session.
     pub(super) session_id: Option<HeaderValue>,
     /// The `now` of every rule.
@@ -90,7 +88,6 @@ pub(super) async fn admit(
     let credential = obtain(shell, &route, &caller, &subject_token, &permits, record).await?;
     let headers = &client.req_header().headers;
     Ok(Admitted {
-        list_head: if ask.may_bring_lists() { headers.clone() } else { HeaderMap::new() },
         session_id: session.as_ref().and_then(|_session| headers.get(SESSION_ID).cloned()),
         arrived_at: shell.clock.now(),
         world,

@@ -84,18 +84,22 @@ impl Gateway {
     /// Passes on a piece of an answer's body.
     pub(super) fn answer_body(
         &self,
+        client: &Client,
         body: &mut Option<Bytes>,
         end_of_stream: bool,
         exchange: &mut Exchange,
     ) -> pingora::Result<()> {
+        let head = &client.req_header().headers;
         let Exchange { stage, record } = exchange;
         let Stage::Admitted(forwarded) = stage else { return Err(super::not_admitted()) };
         let Forwarded { admitted, answer, failure, patience, .. } = &mut **forwarded;
         let heard = patience.heard().map_err(|_ran_out| Rejection::UpstreamTimeout);
         let passed = heard.and_then(|()| match answer {
             Answer::Awaited | Answer::Empty => Ok(None),
-            Answer::Document(document) => document.take_in(&self.shell, admitted, record, body.take(), end_of_stream),
-            Answer::Events(events) => events.take_in(&self.shell, admitted, record, body.take(), end_of_stream),
+            Answer::Document(document) => {
+                document.take_in(&self.shell, admitted, head, record, body.take(), end_of_stream)
+            }
+            Answer::Events(events) => events.take_in(&self.shell, admitted, head, record, body.take(), end_of_stream),
         });
         if end_of_stream {
             patience.end();
@@ -259,6 +263,7 @@ impl Document {
         &mut self,
         shell: &Shell,
         admitted: &Admitted,
+        head: &HeaderMap,
         record: &Record,
         piece: Option<Bytes>,
         end_of_stream: bool,
@@ -277,7 +282,7 @@ impl Document {
         let era = admitted.ask.revision().era();
         let asked = admitted.asked();
         let filtered =
-            with_filter(shell, admitted, record, |keep| filter_answer(Asked::These(&asked), era, &whole, keep));
+            with_filter(shell, admitted, head, record, |keep| filter_answer(Asked::These(&asked), era, &whole, keep));
         let passed = match filtered {
             Ok(Filtered::Changed(changed)) => changed.into(),
             Ok(Filtered::Unchanged) => whole,
@@ -330,13 +335,14 @@ impl Events {
         &mut self,
         shell: &Shell,
         admitted: &Admitted,
+        head: &HeaderMap,
         record: &Record,
         piece: Option<Bytes>,
         end_of_stream: bool,
     ) -> Result<Option<Bytes>, Rejection> {
         let mut out = Vec::new();
         let stream = &mut self.stream;
-        let passed = with_filter(shell, admitted, record, |keep| {
+        let passed = with_filter(shell, admitted, head, record, |keep| {
             stream.push(piece.unwrap_or_default(), keep, &mut out)?;
             if end_of_stream { stream.finish(keep, &mut out) } else { Ok(()) }
         });
@@ -349,11 +355,12 @@ impl Events {
     }
 }
 
-/// Calls `filter` with the question whether the caller may see a list item. What a list says of its tools is learned on
-/// the way.
+/// Calls `filter` with the question whether the caller may see a list item; rules may read `head`, the client's headers, for
+/// it again. What a list says of its tools is learned on the way.
 fn with_filter<T>(
     shell: &Shell,
     admitted: &Admitted,
+    head: &HeaderMap,
     record: &Record,
     filter: impl FnOnce(&mut dyn FnMut(ListItem<'_>) -> bool) -> T,
 ) -> T {
@@ -363,7 +370,7 @@ fn with_filter<T>(
         http_method: "POST",
         host: &record.host,
         path: &route.config.path,
-        headers: &admitted.list_head,
+        headers: head,
         client_ip: record.client_ip,
         client_certificate: record.client_certificate().map(|certificate| &**certificate),
         body_bytes: record.bytes_in,
