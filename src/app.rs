@@ -75,6 +75,7 @@ pub fn run(path: &Path, config: Config, upgrade: bool) -> anyhow::Result<()> {
     let gateway =
         Gateway::new(Arc::clone(&live), Arc::clone(&metrics), audit.clone(), outbound.clone(), Arc::clone(&lifecycle));
     let gateway = gateway.map_err(|_unspecified| anyhow!("the system has no random numbers"))?;
+    server.add_service(background_service("sweep", gateway.sweep()));
     let mut proxy = http_proxy(&server.configuration, gateway);
     proxy.server_options = Some(http_options());
     proxy.h2_options = Some(h2_options());

@@ -47,6 +47,11 @@ impl Decisions {
         Self { decided: Cache::new(entries_max), look_ups }
     }
 
+    /// Forgets decisions for tokens and routes that `wanted` says no to.
+    pub(super) fn retain(&self, wanted: impl Fn(&TokenDigest, u64) -> bool) {
+        self.decided.retain(|key, _decision| wanted(&key.token, key.route));
+    }
+
     /// The policy's decision, from the cache where nothing in the request could change it.
     pub(super) fn decide(&self, route: &Route, token: &TokenDigest, question: &Question<'_>) -> Decision {
         let (Some(method), Some(name)) = (question.message.method(), name_of(&question.message.target)) else {

@@ -14,6 +14,7 @@ mod record;
 mod rejection;
 mod respond;
 mod revoked;
+pub mod sweep;
 mod tokens;
 mod watchdog;
 
@@ -47,12 +48,13 @@ use self::record::{Record, RequestIds};
 use self::rejection::Rejection;
 use self::respond::Answer;
 use self::revoked::Revoked;
+use self::sweep::Sweep;
 use self::tokens::Tokens;
 use self::watchdog::Watchdog;
 
 /// The gateway as Pingora sees it.
 pub struct Gateway {
-    shell: Shell,
+    shell: Arc<Shell>,
 }
 
 /// What the stages of [`pipeline::admit`] need of the world outside a request.
@@ -276,7 +278,13 @@ impl Gateway {
             watchdog: Arc::new(Watchdog::new(Arc::clone(&lifecycle))),
             lifecycle,
         };
-        Ok(Self { shell })
+        Ok(Self { shell: Arc::new(shell) })
+    }
+
+    /// Forgets, for as long as the process runs, what this gateway remembers in vain.
+    #[must_use]
+    pub fn sweep(&self) -> Sweep {
+        Sweep::new(Arc::clone(&self.shell))
     }
 
     /// Decides about a request; `Ok(true)` when the answer is already written.

@@ -24,10 +24,15 @@ impl Revoked {
         !self.until.is_empty() && self.until.contains_key(&fingerprint(id))
     }
 
+    /// Forgets ids that have expired by themselves.
+    pub(crate) fn forget_expired(&self, now: UnixSeconds) {
+        self.until.retain(|_id, until| *until > now);
+    }
+
     /// Ends an id that would expire at `expires_at`. When full, the expired go first, then any.
     pub(crate) fn insert(&self, id: &[u8], expires_at: UnixSeconds, now: UnixSeconds) {
         if self.until.len() >= self.entries_max {
-            self.until.retain(|_id, until| *until > now);
+            self.forget_expired(now);
         }
         if self.until.len() >= self.entries_max {
             let any = self.until.iter().next().map(|entry| *entry.key());
@@ -56,6 +61,16 @@ mod tests {
         revoked.insert(b"v1.a", UnixSeconds(100), UnixSeconds(1));
         assert!(revoked.contains(b"v1.a"));
         assert!(!revoked.contains(b"v1.b"));
+    }
+
+    #[test]
+    fn what_has_expired_is_forgotten() {
+        let revoked = Revoked::new(8);
+        revoked.insert(b"v1.a", UnixSeconds(100), UnixSeconds(1));
+        revoked.insert(b"v1.b", UnixSeconds(200), UnixSeconds(1));
+        revoked.forget_expired(UnixSeconds(100));
+        assert_eq!((revoked.contains(b"v1.a"), revoked.contains(b"v1.b")), (false, true));
+        assert_eq!(revoked.until.len(), 1);
     }
 
     #[test]

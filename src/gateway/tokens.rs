@@ -68,6 +68,16 @@ impl Tokens {
         self.verified.insert(key, Arc::new(verified));
         Ok(caller)
     }
+
+    /// Forgets tokens that are not believed at `now`.
+    pub(super) fn forget_stale(&self, now: UnixSeconds) {
+        self.verified.retain(|_token, verified| verified.is_still_believed(now));
+    }
+
+    /// Whether the token was verified on this route and is remembered.
+    pub(super) fn remembers(&self, token: &TokenDigest, route: u64) -> bool {
+        self.verified.contains_key(&(*token, route))
+    }
 }
 
 impl Verified {
