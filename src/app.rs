@@ -1,14 +1,13 @@
 //! The composition root: builds every long-lived part and registers Pingora's services.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use pingora::apps::HttpServerOptions;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use pingora::listeners::{L4BufferSettings, ListenerConfig};
-use pingora::protocols::http::v2::server::{H2Options, default_h2_options};
 use pingora::server::configuration::{Opt, ServerConf};
 use pingora::server::{RunArgs, Server};
 use pingora::services::background::background_service;
@@ -16,7 +15,7 @@ use pingora::services::listening::Service;
 use pingora_proxy::http_proxy;
 use ring::rand::{SecureRandom, SystemRandom};
 
-use crate::config::Config;
+use crate::config::{Config, Listen};
 use crate::control::admin::{Admin, MetricsPage};
 use crate::control::certificates::{CertificateWatch, Certificates};
 use crate::control::health::HealthChecks;
@@ -28,7 +27,7 @@ use crate::control::upstream_tls::UpstreamCertificates;
 use crate::control::warmup::Warmup;
 use crate::control::world;
 use crate::gateway::Gateway;
-use crate::gateway::door::Door;
+use crate::gateway::door::{Door, Room};
 use crate::lifecycle::Lifecycle;
 use crate::net::Outbound;
 use crate::snapshot::Live;
@@ -56,7 +55,7 @@ pub fn run(path: &Path, config: Config, upgrade: bool) -> anyhow::Result<()> {
     let audit = AuditSink::start(&config.audit, gateway_id()?.into(), &metrics).context("audit log")?;
     let live = Arc::new(Live::new(world::build(config, None, &outbound, &metrics)?));
     metrics.config_in_force(live.peek().generation);
-    let certificates = Certificates::load(&live.peek().config.listen, Arc::clone(&metrics), clock)?;
+    let certificates = Certificates::load(&live.peek().config.listeners(), Arc::clone(&metrics), clock)?;
     let certificates = Arc::new(certificates);
     let lifecycle = Arc::new(Lifecycle::default());
     let config = Arc::clone(&live.peek().config);
@@ -76,35 +75,28 @@ pub fn run(path: &Path, config: Config, upgrade: bool) -> anyhow::Result<()> {
         Gateway::new(Arc::clone(&live), Arc::clone(&metrics), audit.clone(), outbound.clone(), Arc::clone(&lifecycle));
     let gateway = gateway.map_err(|_unspecified| anyhow!("the system has no random numbers"))?;
     server.add_service(background_service("sweep", gateway.sweep()));
-    let mut proxy = http_proxy(&server.configuration, gateway);
-    proxy.server_options = Some(http_options());
-    proxy.h2_options = Some(h2_options());
-    let mut proxy = Service::new("gateway".to_owned(), Door::new(proxy));
+    let proxy = http_proxy(&server.configuration, gateway);
+    let room = Room::Public { files_max: connections_in(files_max()), metrics: Arc::clone(&metrics) };
+    let mut proxy = Service::new("gateway".to_owned(), Door::new(proxy, Arc::clone(&live), room));
     for listen in &config.listen {
-        let address = listen.address.to_string();
-        match certificates.settings(listen.address) {
-            Some(settings) => {
-                let buffer = L4BufferSettings::default().read(TLS_READ_BYTES);
-                proxy.add_listener(ListenerConfig::tcp(address).tls(settings.context("TLS")?).l4_buffer(buffer));
-            }
-            // Heads and bodies have buffers of their own, so one more would only be memory, and a copy.
-            None => proxy.add_listener(ListenerConfig::tcp(address).l4_buffer(L4BufferSettings::default().read(0))),
-        }
+        open(&mut proxy, listen.address, &certificates)?;
     }
     let (proxy, pulse) = pulse::of(proxy, Arc::clone(&lifecycle));
     server.add_service(proxy).add_dependency(&bootstrap);
     server.add_service(background_service("pulse", pulse)).add_dependency(&bootstrap);
 
-    if let Some(address) = config.admin {
+    if let Some(Listen { address, .. }) = config.admin {
         let page = Admin { address, live: Arc::clone(&live), lifecycle: Arc::clone(&lifecycle) };
-        let mut service = Service::new("admin".to_owned(), page);
-        service.add_tcp(&address.to_string());
+        let door = Door::new(page, Arc::clone(&live), Room::Operators);
+        let mut service = Service::new("admin".to_owned(), door);
+        open(&mut service, address, &certificates)?;
         server.add_service(service).add_dependency(&bootstrap);
     }
-    if let Some(address) = config.metrics {
-        let page = MetricsPage { address, metrics: Arc::clone(&metrics) };
-        let mut service = Service::new("metrics".to_owned(), page);
-        service.add_tcp(&address.to_string());
+    if let Some(Listen { address, .. }) = config.metrics {
+        let page = MetricsPage { address, live: Arc::clone(&live), metrics: Arc::clone(&metrics) };
+        let door = Door::new(page, Arc::clone(&live), Room::Operators);
+        let mut service = Service::new("metrics".to_owned(), door);
+        open(&mut service, address, &certificates)?;
         server.add_service(service).add_dependency(&bootstrap);
     }
     server.add_service(background_service("health", HealthChecks::new(Arc::clone(&live)))).add_dependency(&warmup);
@@ -148,13 +140,39 @@ pub fn run(path: &Path, config: Config, upgrade: bool) -> anyhow::Result<()> {
 /// Refuses addresses that cannot be bound. Pingora tries each for half a minute, and then ends only the one service, so that
 /// the process would live on and call itself ready without its listener.
 fn check_addresses(config: &Config) -> anyhow::Result<()> {
-    let listeners = config.listen.iter().map(|listen| listen.address);
     // Held until all are bound: two keys that name one address are found as well.
     let mut held = Vec::new();
-    for address in listeners.chain(config.admin).chain(config.metrics) {
+    for Listen { address, .. } in config.listeners() {
         held.push(TcpListener::bind(address).with_context(|| address.to_string())?);
     }
     Ok(())
+}
+
+/// Has `service` listen on `address`, over TLS if `certificates` says so.
+fn open<A>(service: &mut Service<A>, address: SocketAddr, certificates: &Certificates) -> anyhow::Result<()> {
+    let listener = ListenerConfig::tcp(address.to_string());
+    service.add_listener(match certificates.settings(address) {
+        Some(settings) => {
+            let buffer = L4BufferSettings::default().read(TLS_READ_BYTES);
+            listener.tls(settings.context("TLS")?).l4_buffer(buffer)
+        }
+        // Heads and bodies have buffers of their own, so one more would only be memory, and a copy.
+        None => listener.l4_buffer(L4BufferSettings::default().read(0)),
+    });
+    Ok(())
+}
+
+/// How many files the process may have open, sockets included. The limit is first raised as far as the system lets everybody
+/// raise it: a shell or a container often starts with 1024, which is meant for programs that use `select`.
+fn files_max() -> usize {
+    let Ok((now, most)) = getrlimit(Resource::RLIMIT_NOFILE) else { return usize::MAX };
+    let raised = now >= most || setrlimit(Resource::RLIMIT_NOFILE, most, most).is_ok();
+    usize::try_from(if raised { most } else { now }).unwrap_or(usize::MAX)
+}
+
+/// How many of so many open files may be clients: the rest is for connections to servers, logs and files that are read again.
+fn connections_in(files_max: usize) -> usize {
+    files_max / 4 * 3
 }
 
 /// Names this process in its audit records: no two processes share one, so that `seq` counts without gaps in each.
@@ -185,19 +203,6 @@ fn server_conf(config: &Config) -> ServerConf {
     conf
 }
 
-fn http_options() -> HttpServerOptions {
-    let mut options = HttpServerOptions::default();
-    options.h2c = true;
-    options.h2_idle_timeout = Some(H2_IDLE_MAX);
-    options
-}
-
-fn h2_options() -> H2Options {
-    let mut options = default_h2_options();
-    options.initial_window_size(H2_WINDOW_BYTES);
-    options
-}
-
 /// How long keys and instances are waited for before the gateway opens.
 const WARMUP_MAX: Duration = Duration::from_secs(6);
 
@@ -209,9 +214,3 @@ const TRIES_MAX: usize = 3;
 
 /// What is read at once of a TLS connection: one record. Pingora's own 64 KiB would be kept by every idle connection.
 const TLS_READ_BYTES: usize = 16 * 1024;
-
-/// What a client may send on one HTTP/2 stream before it has to wait for us.
-const H2_WINDOW_BYTES: u32 = 1024 * 1024;
-
-/// An HTTP/2 connection without a stream is closed after this long.
-const H2_IDLE_MAX: Duration = Duration::from_secs(60);

@@ -56,9 +56,9 @@ pub struct Config {
     /// Whether `Origin`s of loopback hosts are accepted (the default on a loopback listener).
     pub loopback_origins: bool,
     /// Where `/metrics` is served; `None`: nowhere.
-    pub metrics: Option<SocketAddr>,
+    pub metrics: Option<Listen>,
     /// Where `/healthz`, `/readyz` and `/status` are served; `None`: nowhere.
-    pub admin: Option<SocketAddr>,
+    pub admin: Option<Listen>,
     /// Where audit records go.
     pub audit: AuditSettings,
     /// Session ids.
@@ -71,6 +71,14 @@ pub struct Config {
     pub servers: Vec<Arc<ServerConfig>>,
     /// The public paths.
     pub routes: Vec<Arc<RouteConfig>>,
+}
+
+impl Config {
+    /// Every address this process listens on: for clients, for metrics, for the administrator.
+    #[must_use]
+    pub fn listeners(&self) -> Vec<Listen> {
+        self.listen.iter().chain(&self.metrics).chain(&self.admin).cloned().collect()
+    }
 }
 
 /// `server:` Pingora's own settings.
@@ -159,6 +167,16 @@ pub struct Limits {
     pub list_bytes: usize,
     /// Bytes of all request header names and values. Default: 64 KiB.
     pub header_bytes: usize,
+    /// Headers of a request. Default: 128.
+    pub header_count: usize,
+    /// Client connections at once, all listeners together; fewer when the limit on open files does not allow them.
+    /// Default: 20000.
+    pub connections: usize,
+    /// Requests at once on one HTTP/2 connection. Default: 100.
+    pub http2_streams: usize,
+    /// Time in which a connection must bring a whole request head, from its opening or the answer before; so also how long
+    /// an unused one stays open. Default: 60 s.
+    pub request_head_timeout: Duration,
     /// Time in which a request body must have arrived. Default: 10 s.
     pub request_body_timeout: Duration,
     /// Time one write to a client that does not read may take. Default: 30 s.

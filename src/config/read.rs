@@ -93,9 +93,9 @@ fn whole(root: &Node, log: &Log, look: Look<'_>, compile: Compile<'_>) -> Option
         let trusted_proxies = top.or("trusted_proxies", Vec::new(), |v| v.list(|v| v.parse(values::network)));
         let public_url = top.required("public_url", |v| v.parse(process::public_url));
         let web = process::web(top, public_url.as_deref(), listen.as_deref());
-        let metrics = top.optional("metrics", process::inner_address);
-        let admin = top.optional("admin", process::inner_address);
-        process::distinct_addresses(top, listen.as_deref(), metrics, admin);
+        let metrics = top.optional("metrics", |v| process::inner_listen(v, look));
+        let admin = top.optional("admin", |v| process::inner_listen(v, look));
+        process::distinct_addresses(top, listen.as_deref(), metrics.as_ref(), admin.as_ref());
         let audit = process::audit(top);
         let session = top.required("session", |v| process::session(v, look));
         let limits = process::limits(top);

@@ -60,7 +60,7 @@ fn the_least_configuration_has_every_documented_default() {
     assert_eq!(config.allowed_hosts, ["mcp.test", "localhost", "127.0.0.1", "[::1]"]);
     assert_eq!(config.allowed_origins, ["https://mcp.test"]);
     assert!(config.loopback_origins);
-    assert_eq!((config.metrics, config.admin), (None, None));
+    assert_eq!((&config.metrics, &config.admin), (&None, &None));
     assert_eq!((config.audit.file, config.audit.stdout), (None, true));
     assert_eq!((config.audit.queue, config.audit.on_full), (65_536, OnFull::Wait));
     assert_eq!(config.audit.open_after, Duration::from_secs(10));
@@ -74,6 +74,10 @@ fn the_least_configuration_has_every_documented_default() {
             sse_event_bytes: 4_194_304,
             list_bytes: 16_777_216,
             header_bytes: 65_536,
+            header_count: 128,
+            connections: 20_000,
+            http2_streams: 100,
+            request_head_timeout: Duration::from_secs(60),
             request_body_timeout: Duration::from_secs(10),
             client_write_timeout: Duration::from_secs(30),
             batch_messages: 50,
@@ -278,7 +282,7 @@ fn a_public_url_keeps_its_base_path_and_loses_its_last_slash() {
 #[test]
 fn metrics_may_leave_loopback_when_the_operator_insists() {
     let config = read_good(&format!("metrics: {{ address: 10.0.0.5:9090, insecure: true }}\n{BASE}"));
-    assert_eq!(config.metrics, Some("10.0.0.5:9090".parse().unwrap()));
+    assert_eq!(config.metrics, Some(Listen { address: "10.0.0.5:9090".parse().unwrap(), tls: None }));
 }
 
 #[test]

@@ -28,6 +28,8 @@ pub struct Admin {
 pub struct MetricsPage {
     /// Where it listens: its own address is an accepted `Host`.
     pub address: SocketAddr,
+    /// Whose `allowed_hosts` are accepted too.
+    pub live: Arc<Live>,
     /// What it tells.
     pub metrics: Arc<Metrics>,
 }
@@ -35,7 +37,7 @@ pub struct MetricsPage {
 #[async_trait]
 impl ServeHttp for Admin {
     async fn response(&self, client: &mut ServerSession) -> Response<Vec<u8>> {
-        if let Some(refusal) = refusal(client, self.address) {
+        if let Some(refusal) = refusal(client, self.address, &self.live) {
             return refusal;
         }
         let world = self.live.peek();
@@ -53,7 +55,7 @@ impl ServeHttp for Admin {
 #[async_trait]
 impl ServeHttp for MetricsPage {
     async fn response(&self, client: &mut ServerSession) -> Response<Vec<u8>> {
-        if let Some(refusal) = refusal(client, self.address) {
+        if let Some(refusal) = refusal(client, self.address, &self.live) {
             return refusal;
         }
         match client.req_header().uri.path() {
@@ -140,7 +142,7 @@ impl Status {
 
 /// Refuses who should not look. These pages are for the operator's tools on this machine: a browser that was led here by
 /// another name is turned away (DNS rebinding), and nothing here is changed by a request.
-fn refusal(client: &ServerSession, address: SocketAddr) -> Option<Response<Vec<u8>>> {
+fn refusal(client: &ServerSession, address: SocketAddr, live: &Live) -> Option<Response<Vec<u8>>> {
     let head = client.req_header();
     if !matches!(head.method, Method::GET | Method::HEAD) {
         return Some(text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n"));
@@ -155,6 +157,9 @@ fn refusal(client: &ServerSession, address: SocketAddr) -> Option<Response<Vec<u
             .parse::<std::net::IpAddr>()
             .is_ok_and(|ip| ip.is_loopback() || ip == address.ip())
         || address.ip().is_unspecified() && host.parse::<SocketAddr>().is_ok();
+    // Over TLS a name is asked for that the certificate has.
+    let name = host.rsplit_once(':').map_or(host, |(name, _port)| name);
+    let is_ours = is_ours || live.peek().config.allowed_hosts.iter().any(|allowed| allowed == host || allowed == name);
     let has_origin = head.headers.contains_key(http::header::ORIGIN);
     (!is_ours || has_origin).then(|| text(StatusCode::FORBIDDEN, "forbidden\n"))
 }

@@ -10,7 +10,7 @@ use pingora::connectors::http::Connector;
 use pingora::http::RequestHeader;
 use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
-use pingora::{Error, ErrorType};
+use pingora::{Error, ErrorType, OrErr as _};
 use pingora_load_balancing::Backend;
 use pingora_load_balancing::discovery::ServiceDiscovery;
 use pingora_load_balancing::health_check::HealthCheck;
@@ -18,7 +18,7 @@ use tokio::net::{TcpStream, lookup_host};
 use tracing::{info, warn};
 
 use crate::config::{InstanceConfig, ServerConfig};
-use crate::routing::instance::Health;
+use crate::routing::instance::{Health, is_lack_of_files};
 use crate::routing::pool::of_backend;
 use crate::routing::{Instance, Pool};
 use crate::snapshot::Live;
@@ -75,7 +75,7 @@ impl Probe {
                 return Error::e_explain(ErrorType::ConnectError, "no address");
             };
             let connected = TcpStream::connect(address).await;
-            return connected.map(drop).map_err(|_refused| Error::explain(ErrorType::ConnectError, "not reachable"));
+            return connected.map(drop).or_err(ErrorType::ConnectError, "not reachable");
         };
         peer.options.read_timeout = Some(self.server.health.timeout);
         let (mut session, _reused) = self.connector.get_http_session(&peer).await?;
@@ -94,8 +94,12 @@ impl HealthCheck for Probe {
     async fn check(&self, target: &Backend) -> pingora::Result<()> {
         let Some(instance) = of_backend(target) else { return Ok(()) };
         let asked = tokio::time::timeout(self.server.health.timeout, self.ask(instance)).await;
-        asked.unwrap_or_else(|_elapsed| Error::e_explain(ErrorType::ConnectTimedout, "no answer in time"))?;
-        instance.check_succeeded();
+        match asked.unwrap_or_else(|_elapsed| Error::e_explain(ErrorType::ConnectTimedout, "no answer in time")) {
+            Ok(()) => instance.check_succeeded(),
+            // We could not ask. That says nothing of the instance, so the verdict on it stays.
+            Err(error) if instance.is_healthy() && is_lack_of_files(&error) => {}
+            Err(error) => return Err(error),
+        }
         Ok(())
     }
 

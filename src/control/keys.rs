@@ -7,7 +7,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
-use tracing::warn;
 
 use crate::registry::Issuer;
 use crate::snapshot::Live;
@@ -53,9 +52,6 @@ impl BackgroundService for KeyRefresh {
 pub async fn refresh(issuer: &Issuer, now: UnixSeconds, metrics: &Metrics) {
     let outcome = issuer.keys.refresh(now).await;
     metrics.jwks_refreshed(&issuer.config.name, outcome);
-    if outcome == "failed" {
-        warn!(issuer = %issuer.config.name, "The issuer's keys could not be fetched; the last good ones stay in use.");
-    }
 }
 
 fn next_fetch(issuer: &Issuer, now: UnixSeconds) -> UnixSeconds {

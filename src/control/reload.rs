@@ -112,7 +112,7 @@ impl Reload {
 
     /// Everything that `config` puts in force, or the first reason why nothing of it is.
     fn next(&self, config: Config, before: &Snapshot) -> Result<(Snapshot, Prepared), String> {
-        let certificates = self.certificates.prepare(&config.listen).map_err(|error| error.to_string())?;
+        let certificates = self.certificates.prepare(&config.listeners()).map_err(|error| error.to_string())?;
         let next = world::build(config, Some(before), &self.outbound, &self.metrics);
         Ok((next.map_err(|error| error.to_string())?, certificates))
     }

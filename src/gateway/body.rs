@@ -77,6 +77,9 @@ impl Chunks {
 }
 
 fn declared_length(session: &Session) -> Result<Option<usize>, Rejection> {
+    if has_two_framings(session) {
+        return Err(Rejection::Malformed);
+    }
     match session.req_header().headers.get(http::header::CONTENT_LENGTH) {
         None => Ok(None),
         Some(value) => {
@@ -86,6 +89,19 @@ fn declared_length(session: &Session) -> Result<Option<usize>, Rejection> {
     }
 }
 
+/// Whether a head has both `Transfer-Encoding` and `Content-Length`: an attempt at smuggling, to be handled as an error
+/// (RFC 9112 §6.3). Pingora takes the second away before anybody sees the headers, so the bytes are asked.
+fn has_two_framings(session: &Session) -> bool {
+    let is_coded = session.req_header().headers.contains_key(http::header::TRANSFER_ENCODING);
+    is_coded && session.as_downstream().as_http1().is_some_and(|http1| names_a_length(&http1.get_headers_raw_bytes()))
+}
+
+fn names_a_length(head: &[u8]) -> bool {
+    let name = CONTENT_LENGTH.as_bytes();
+    head.split(|byte| *byte == b'\n')
+        .any(|line| line.split_at_checked(name.len()).is_some_and(|(start, _)| start.eq_ignore_ascii_case(name)))
+}
+
 fn expects_continue(session: &Session) -> bool {
     let expect = session.req_header().headers.get(http::header::EXPECT);
     expect.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
@@ -93,3 +109,19 @@ fn expects_continue(session: &Session) -> bool {
 
 /// Pingora replays at most this much of a body that was read (pingora-core 0.9.1, `BODY_BUF_LIMIT`).
 const REPLAY_BYTES_MAX: usize = 64 * 1024;
+
+const CONTENT_LENGTH: &str = "content-length:";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_length_is_found_in_any_spelling_of_a_line_and_nowhere_else() {
+        assert!(names_a_length(b"POST / HTTP/1.1\r\nHost: a\r\ncontent-LENGTH:5\r\n\r\n"));
+        assert!(names_a_length(b"POST / HTTP/1.1\nContent-Length: 5\n\n"));
+        assert!(!names_a_length(
+            b"POST /content-length: HTTP/1.1\r\nX-Content-Length: 5\r\nY: content-length:\r\n\r\n"
+        ));
+    }
+}

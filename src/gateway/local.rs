@@ -25,7 +25,8 @@ pub(super) struct AllowedOrigin(HeaderValue);
 /// # Errors
 /// [`Rejection::ForbiddenHost`], [`Rejection::ForbiddenOrigin`], [`Rejection::HeadersTooLarge`].
 pub(super) fn check_head(config: &Config, head: &RequestHeader) -> Result<Option<AllowedOrigin>, Rejection> {
-    if header_bytes(&head.headers) > config.limits.header_bytes {
+    let limits = &config.limits;
+    if head.headers.len() > limits.header_count || header_bytes(&head.headers) > limits.header_bytes {
         return Err(Rejection::HeadersTooLarge);
     }
     if !host_of(head).is_some_and(|host| is_allowed_host(config, &host)) {

@@ -123,6 +123,18 @@ impl ProxyHttp for Gateway {
         Exchange { stage: Stage::Received, record: Record::start(&self.shell) }
     }
 
+    /// Called for a connection that its [`door::Door`] has left something with, once the head of its request is whole.
+    fn on_connection_reuse(
+        &self,
+        _client: &mut Client,
+        _exchange: &mut Self::CTX,
+        left: Box<dyn std::any::Any + Send + Sync>,
+    ) {
+        if let Ok(arrival) = left.downcast::<door::Arrival>() {
+            arrival.note();
+        }
+    }
+
     async fn request_filter(&self, client: &mut Client, exchange: &mut Self::CTX) -> pingora::Result<bool> {
         self.receive(client, exchange).await
     }
@@ -196,7 +208,8 @@ impl ProxyHttp for Gateway {
         exchange: &mut Self::CTX,
         mut error: Box<Error>,
     ) -> Box<Error> {
-        error.set_retry(self.try_elsewhere(exchange));
+        let again = self.try_elsewhere(exchange, &error);
+        error.set_retry(again);
         error
     }
 
@@ -291,6 +304,8 @@ impl Gateway {
     async fn receive(&self, client: &mut Client, exchange: &mut Exchange) -> pingora::Result<bool> {
         let world = self.shell.live.take();
         client.set_write_timeout(Some(world.config.limits.client_write_timeout));
+        // What is left of a body that nobody read, before the connection is used again.
+        client.as_downstream_mut().set_total_drain_timeout(Some(world.config.limits.request_body_timeout));
         // 1xx of a server say nothing that a client of the gateway could use.
         client.as_downstream_mut().set_ignore_info_resp(true);
         if self.shell.is_draining() {
@@ -372,10 +387,10 @@ impl Gateway {
 
     /// Notes that the instance could not be reached. Whether the request may go to another one: nothing of it was sent,
     /// so yes, unless it belongs to a session.
-    fn try_elsewhere(&self, exchange: &mut Exchange) -> bool {
+    fn try_elsewhere(&self, exchange: &mut Exchange, error: &Error) -> bool {
         let Stage::Admitted(forwarded) = &mut exchange.stage else { return false };
         let admitted = &forwarded.admitted;
-        admitted.instance.connection_failed();
+        admitted.instance.connection_failed(error);
         let may_move = admitted.session.is_none() && forwarded.attempt.count < TRIES_MAX;
         forwarded.attempt.elsewhere = may_move;
         may_move

@@ -204,9 +204,14 @@ impl Rejection {
         (self.status() == StatusCode::SERVICE_UNAVAILABLE).then(|| (RETRY_AFTER, HeaderValue::from_static("1")))
     }
 
+    /// The JSON-RPC error object's text in its fewest words: the reason in place of the sentence, and no data.
+    pub(crate) fn short_body(&self, id: Option<&RequestId>) -> Bytes {
+        let error = ErrorObject { code: self.code(), message: self.reason(), data: None };
+        serde_json::to_vec(&ErrorAnswer { jsonrpc: "2.0", id: raw(id), error }).unwrap_or_default().into()
+    }
+
     /// The JSON-RPC error object's text, for an answer of its own or for an event in a stream that is already open.
     pub(crate) fn body(&self, id: Option<&RequestId>, request_id: &str) -> Bytes {
-        let id = id.and_then(|id| serde_json::from_str::<&RawValue>(id.as_json()).ok());
         let (supported, requested) =
             if let Self::Request(RequestError::UnsupportedVersion { requested, supported }) = self {
                 (Some(supported.iter().copied().map(Revision::as_str).collect()), Some(&**requested))
@@ -215,17 +220,17 @@ impl Rejection {
             };
         let error = ErrorAnswer {
             jsonrpc: "2.0",
-            id,
+            id: raw(id),
             error: ErrorObject {
                 code: self.code(),
                 message: self.row().2,
-                data: ErrorData {
+                data: Some(ErrorData {
                     reason: self.reason(),
                     detail: self.public_detail(),
                     request_id,
                     supported,
                     requested,
-                },
+                }),
             },
         };
         serde_json::to_vec(&error).unwrap_or_default().into()
@@ -248,6 +253,11 @@ impl Rejection {
     }
 }
 
+/// The bytes of the request's id, as they came.
+fn raw(id: Option<&RequestId>) -> Option<&RawValue> {
+    id.and_then(|id| serde_json::from_str(id.as_json()).ok())
+}
+
 #[derive(Serialize)]
 struct ErrorAnswer<'a> {
     jsonrpc: &'static str,
@@ -259,7 +269,8 @@ struct ErrorAnswer<'a> {
 struct ErrorObject<'a> {
     code: i32,
     message: &'static str,
-    data: ErrorData<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<ErrorData<'a>>,
 }
 
 #[derive(Serialize)]

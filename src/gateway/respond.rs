@@ -59,7 +59,8 @@ impl Gateway {
         head: &mut ResponseHeader,
         exchange: &mut Exchange,
     ) -> pingora::Result<()> {
-        if head.status.is_informational() {
+        // 101 is final: a tunnel. None was asked for.
+        if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
             return Ok(());
         }
         let Exchange { stage, record } = exchange;
@@ -136,6 +137,11 @@ fn judge_head(
         return Err(Rejection::UnknownSession);
     }
     if head.headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+        return Err(Rejection::UpstreamProtocol);
+    }
+    // Pingora reads what is coded otherwise as it is, up to the end of the connection.
+    if head.headers.get_all(TRANSFER_ENCODING).iter().any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
+    {
         return Err(Rejection::UpstreamProtocol);
     }
     let kind = Kind::of(head, admitted)?;
@@ -301,10 +307,12 @@ impl Document {
     }
 
     /// An error in place of the answer. Where its head has promised a length, the error is filled up with spaces, which
-    /// mean nothing after JSON (RFC 8259 §2); one that is longer than the promise is left out, and the client sees an
-    /// answer that breaks off.
-    fn in_its_place(&self, error: Bytes) -> Option<Bytes> {
-        let Some(length) = self.promised else { return Some(error) };
+    /// mean nothing after JSON (RFC 8259 §2); where that length does not hold it, it is said in fewer words. What does not
+    /// hold those either is left to break off.
+    fn in_its_place(&self, rejection: &Rejection, record: &Record) -> Option<Bytes> {
+        let whole = rejection.body(record.id.as_ref(), &record.request_id);
+        let Some(length) = self.promised else { return Some(whole) };
+        let error = if whole.len() > length { rejection.short_body(record.id.as_ref()) } else { whole };
         let padding = length.checked_sub(error.len())?;
         Some([&error[..], &vec![b' '; padding]].concat().into())
     }
@@ -464,7 +472,7 @@ pub(super) async fn report_failure(client: &mut Client, rejection: &Rejection, e
 fn last_words(answer: &Answer, era: Era, rejection: &Rejection, record: &Record) -> Option<Bytes> {
     match answer {
         Answer::Awaited | Answer::Empty => None,
-        Answer::Document(document) => document.in_its_place(rejection.body(record.id.as_ref(), &record.request_id)),
+        Answer::Document(document) => document.in_its_place(rejection, record),
         // A legacy client takes a clean end for a reason to resume or to open the stream anew; an error would end its call.
         Answer::Events(_) if matches!((rejection, era), (Rejection::ShuttingDown, Era::Legacy)) => None,
         Answer::Events(events) => {

@@ -13,6 +13,7 @@ use reqwest::Url;
 use serde::Deserialize;
 use tokio::io::AsyncReadExt;
 use tokio::sync::Mutex;
+use tracing::warn;
 
 use crate::config::IssuerConfig;
 use crate::config::JwksSource;
@@ -119,7 +120,11 @@ impl Keyring {
     /// INVARIANT: the caller holds `flight`.
     async fn fetch(&self, now: UnixSeconds) -> RefreshOutcome {
         let outcome = match self.fetcher.fetch().await {
-            Err(error) => RefreshOutcome::Failed(error),
+            Err(error) => {
+                let issuer = &self.issuer.name;
+                warn!(%issuer, error = error.label(), "The issuer's keys could not be fetched; the last good ones stay in use.");
+                RefreshOutcome::Failed(error)
+            }
             Ok(keys) => {
                 let is_first = self.fetched_at.swap(now.0.max(1), Ordering::Relaxed) == 0;
                 if !is_first && self.current.load().same_keys(&keys) {

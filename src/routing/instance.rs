@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwapOption;
 use http::HeaderValue;
+use pingora::Error;
 use pingora::upstreams::peer::HttpPeer;
 
 /// One address of a server. Shared by every snapshot in which it stands unchanged, so its health outlives a reload.
@@ -90,9 +91,11 @@ impl Instance {
         self.is_healthy() && !self.suspect.load(Ordering::Relaxed) && self.peer.load().is_some()
     }
 
-    /// Notes that a connection to it failed: new work goes elsewhere at once, until a health check succeeds.
-    pub fn connection_failed(&self) {
-        self.suspect.store(true, Ordering::Relaxed);
+    /// Notes that a connection to it failed with `error`: new work goes elsewhere at once, until a health check succeeds.
+    pub fn connection_failed(&self, error: &Error) {
+        if !is_lack_of_files(error) {
+            self.suspect.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Notes that one health check succeeded.
@@ -118,5 +121,42 @@ pub enum Health {
 impl std::fmt::Debug for Instance {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Instance").field("id", &self.id).field("healthy", &self.is_healthy()).finish_non_exhaustive()
+    }
+}
+
+/// Whether a connection failed because this process, or this machine, may open no more files: that says nothing of whom it
+/// was for.
+#[must_use]
+pub fn is_lack_of_files(error: &Error) -> bool {
+    let cause = error.root_cause().downcast_ref::<std::io::Error>();
+    cause.and_then(std::io::Error::raw_os_error).is_some_and(|code| matches!(code, ENFILE | EMFILE))
+}
+
+/// Too many open files in the system (errno of Linux).
+const ENFILE: i32 = 23;
+/// Too many open files in this process.
+const EMFILE: i32 = 24;
+
+#[cfg(test)]
+mod tests {
+    use pingora::ErrorType;
+
+    use super::*;
+
+    #[test]
+    fn an_instance_is_not_blamed_for_files_that_we_lack() {
+        let refused_with = |code| {
+            let instance = Instance::new(
+                "a".into(),
+                HeaderValue::from_static("a"),
+                HttpPeer::new("127.0.0.1:1", false, String::new()),
+            );
+            let cause = std::io::Error::from_raw_os_error(code);
+            instance.connection_failed(&Error::because(ErrorType::ConnectError, "in a test", cause));
+            instance.suspect.load(Ordering::Relaxed)
+        };
+        assert!(!refused_with(EMFILE) && !refused_with(ENFILE));
+        const ECONNREFUSED: i32 = 111;
+        assert!(refused_with(ECONNREFUSED));
     }
 }

@@ -43,6 +43,8 @@ pub struct Metrics {
     caches: [CacheMetrics; 3],
     sessions: IntCounterVec,
     streams_active: IntGauge,
+    connections_active: IntGauge,
+    connections_refused: IntCounter,
     instance_healthy: IntGaugeVec,
     jwks_refreshes: IntCounterVec,
     audit_records: IntCounterVec,
@@ -162,6 +164,11 @@ pub struct CacheMetrics {
     misses: IntCounter,
 }
 
+/// A connection that is counted as open for as long as this lives.
+#[must_use = "the connection counts as open only while this lives"]
+#[derive(Debug)]
+pub struct OpenConnection(IntGauge);
+
 /// A stream that is counted as open for as long as this lives.
 #[must_use = "the stream counts as open only while this lives"]
 #[derive(Debug)]
@@ -189,6 +196,11 @@ impl Metrics {
             let counters = IntCounterVec::new(Opts::new(name, help).namespace(NAMESPACE), labels)?;
             registry.register(Box::new(counters.clone()))?;
             Ok::<_, prometheus::Error>(counters)
+        };
+        let counter = |name: &str, help: &str| {
+            let counter = IntCounter::with_opts(Opts::new(name, help).namespace(NAMESPACE))?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok::<_, prometheus::Error>(counter)
         };
         let gauge = |name: &str, help: &str| {
             let gauge = IntGauge::with_opts(Opts::new(name, help).namespace(NAMESPACE))?;
@@ -265,6 +277,11 @@ impl Metrics {
             caches: [cache(CacheName::Credential), cache(CacheName::Decision), cache(CacheName::Token)],
             sessions: counters("sessions_total", "What happened to sessions.", &["event"])?,
             streams_active: gauge("streams_active", "Event streams open now.")?,
+            connections_active: gauge("connections_active", "Connections of clients open now.")?,
+            connections_refused: counter(
+                "connections_refused_total",
+                "Connections closed at once, because there were too many.",
+            )?,
             instance_healthy: gauges(
                 "instance_healthy",
                 "Whether an instance takes new work: 1 or 0.",
@@ -377,6 +394,17 @@ impl Metrics {
             SessionEvent::Refused => "refused",
         };
         self.sessions.with_label_values(&[event]).inc();
+    }
+
+    /// A client's connection was let in.
+    pub fn connection_opened(&self) -> OpenConnection {
+        self.connections_active.inc();
+        OpenConnection(self.connections_active.clone())
+    }
+
+    /// A client's connection was turned away.
+    pub fn connection_refused(&self) {
+        self.connections_refused.inc();
     }
 
     /// A stream opened; it closes when the returned guard goes.
@@ -566,6 +594,12 @@ impl fmt::Debug for CacheMetrics {
     }
 }
 
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
 impl Drop for OpenStream {
     fn drop(&mut self) {
         self.0.dec();
@@ -682,6 +716,8 @@ mod tests {
             r#"portcullis_token_cache_total{cache="token",result="miss"} 1"#,
             r#"portcullis_sessions_total{event="opened"} 1"#,
             "portcullis_streams_active 1",
+            "portcullis_connections_active 1",
+            "portcullis_connections_refused_total 1",
             r#"portcullis_instance_healthy{instance="a",server="tickets"} 1"#,
             r#"portcullis_instance_healthy{instance="b",server="tickets"} 0"#,
             r#"portcullis_jwks_refreshes_total{issuer="corp",outcome="ok"} 1"#,
@@ -817,6 +853,8 @@ mod tests {
         metrics.cache(CacheName::Token).missed();
         metrics.session(SessionEvent::Opened);
         std::mem::forget(metrics.stream_opened());
+        std::mem::forget(metrics.connection_opened());
+        metrics.connection_refused();
         metrics.instance_healthy("tickets", "a");
         metrics.instance_unhealthy("tickets", "b");
         metrics.jwks_refreshed("corp", "ok");

@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Caller, Conf, Event, Gateway, Idp, LEGACY, MODERN, McpServer, REVISIONS, Reply, Request, World, legacy_message,
-    modern_message, poll_until, random_word, runtime, send, send_raw, usual,
+    Caller, Conf, Event, Gateway, Idp, LEGACY, MODERN, McpServer, REVISIONS, RawRequest, RawServer, Reply, Request,
+    Then, World, legacy_message, modern_message, poll_until, random_word, runtime, send, send_raw, usual,
 };
 
 /// CVE-2025-49596, CVE-2025-66414 and others: a page of a foreign site rebinds its name to a loopback address.
@@ -403,10 +403,75 @@ fn nobody_forges_a_line_in_a_log() {
     assert!(!world.gateway.log().contains("\u{1b}[2J"), "an escape sequence in the process log");
 }
 
+/// CVE-2026-26118, CVE-2026-44430: a name or number for the metadata service of the cloud, which hands out the machine's own
+/// credentials.
+#[test]
+fn no_spelling_of_a_metadata_address_is_called() {
+    let (idp, tickets) = (Idp::start(), McpServer::start());
+    let hosts = [
+        "169.254.169.254",
+        "2852039166",
+        "0xa9fea9fe",
+        "0251.0376.0251.0376",
+        "169.254.43518",
+        "[::ffff:169.254.169.254]",
+        "[::169.254.169.254]",
+        "[64:ff9b::169.254.169.254]",
+        "[64:ff9b:1::169.254.169.254]",
+        "[2002:a9fe:a9fe::1]",
+        "[2001:0:a9fe:a9fe::1]",
+        "[fd00:ec2::254]",
+        "[fe80::1]",
+        "100.100.100.200",
+        "0.0.0.0",
+        "[::]",
+    ];
+    let mut conf = usual(&idp, &tickets);
+    for (nth, host) in hosts.iter().enumerate() {
+        let jwks =
+            json!({ "issuer": format!("https://idp-{nth}.test"), "jwks": { "url": format!("https://{host}/keys") } });
+        conf = conf.issuer(&format!("evil-{nth}"), &idp, jwks);
+    }
+    let gateway = Gateway::start_unready(conf);
+    for (nth, host) in hosts.iter().enumerate() {
+        poll_until(&format!("the refusal to call {host}"), || {
+            let log = gateway.log();
+            let told = log.lines().find(|line| line.contains(&format!("issuer=evil-{nth} ")))?;
+            assert!(told.contains("forbidden_address"), "{host}: {told}");
+            Some(())
+        });
+    }
+    assert_eq!(gateway.caller(idp.token().scope("tickets:read")).call("read", json!({})).status(), 200);
+}
+
+/// A redirect would take our request, and what it carries, to wherever the other side likes.
+#[test]
+fn a_redirect_of_our_own_calls_is_not_followed() {
+    let (idp, tickets, trap) = (Idp::start(), McpServer::start(), McpServer::start());
+    let location = format!("http://{}/", trap.instances[0].address());
+    let redirect = move |_: &RawRequest| {
+        let head = format!("HTTP/1.1 307 Temporary Redirect\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n");
+        (head.into_bytes(), Then::Close)
+    };
+    let server = RawServer::start(redirect);
+    let client = json!({ "id": "portcullis", "secret": { "file": "DIR/client.secret" } });
+    let endpoint = format!("http://{}/token", server.address());
+    let exchange = json!({ "token_exchange": { "token_endpoint": endpoint, "client": client } });
+    let keys =
+        json!({ "issuer": "https://other.test", "jwks": { "url": format!("http://{}/keys", server.address()) } });
+    let conf = usual(&idp, &tickets).file("client.secret", "a-secret-value", 0o600).of_server("credential", exchange);
+    let gateway = Gateway::start_unready(conf.issuer("other", &idp, keys));
+    let answer = gateway.caller(idp.token().scope("tickets:read")).call("read", json!({}));
+    answer.assert_refused(502, "exchange_failed");
+    poll_until("the keys to be asked for", || (server.seen().len() >= 2).then_some(()));
+    trap.assert_saw_nothing();
+    tickets.assert_saw_nothing();
+}
+
 /// RFC 9112 §6.1, §11.2: two readings of where a body ends are a way to smuggle a second request.
 #[test]
 fn a_request_that_two_parsers_frame_differently_is_refused() {
-    let mut world = World::start();
+    let mut world = World::with(|conf| conf.set("limits.request_body_timeout", "1s"));
     let caller = world.reader();
     let body = modern_message(1, "tools/list", json!({})).to_string();
     let length = body.len();
@@ -436,9 +501,8 @@ fn a_request_that_two_parsers_frame_differently_is_refused() {
     for (what, bytes) in cases {
         let mut connection = caller.connect();
         connection.write(bytes.as_bytes());
-        connection.finish_writing();
         let status = connection.response().map_or(0, |answer| answer.status);
-        assert!(matches!(status, 0 | 400..=499 | 501 | 505), "{what}: {status}");
+        assert!(matches!(status, 400..=499 | 501 | 505), "{what}: {status}");
     }
     world.tickets.assert_saw_nothing();
     assert!(world.gateway.is_alive());

@@ -199,6 +199,15 @@ fn an_answer_that_breaks_off_before_its_length_is_an_error_the_agent_can_read() 
     assert_eq!(error["error"]["data"]["reason"], "upstream_unreachable", "{error}");
 }
 
+/// The reason fits into it, and nothing more.
+#[test]
+fn a_short_answer_that_cannot_be_passed_on_becomes_a_short_error() {
+    let (_server, gateway, request) = breaking_off_before(120);
+    let error = crate::support::send(gateway.address(), &request).json();
+    let expected = json!({ "code": 502, "message": "upstream_unreachable" });
+    assert_eq!((&error["id"], &error["error"]), (&json!(78), &expected));
+}
+
 /// No error fits into it: the client must not take what it gets for the answer.
 #[test]
 fn a_short_answer_that_breaks_off_is_not_whole() {

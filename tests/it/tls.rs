@@ -556,3 +556,46 @@ fn metrics_and_admin_leave_loopback_only_when_told_to() {
     assert!(page.contains("portcullis_config_generation 1"), "{page}");
     drop(gateway);
 }
+
+#[test]
+fn metrics_and_admin_are_not_read_past_their_tls() {
+    let (authority, operators) = (Authority::new("edge"), Authority::new("operators"));
+    let (idp, tickets) = (Idp::start(), McpServer::start());
+    let free = |port: u16| format!("0.0.0.0:{port}");
+    let (metrics, admin) = (free(21_997), free(21_996));
+    let shown = authority.server(&[PUBLIC_HOST]);
+    let tls = json!({ "certificate": "DIR/inner.pem", "private_key": "DIR/inner.key" });
+    let mut for_operators = tls.clone();
+    for_operators["client_ca"] = "DIR/operators.pem".into();
+    let conf = with_identity(usual(&idp, &tickets), "inner", &shown)
+        .file("operators.pem", operators.pem(), 0o644)
+        .set("allowed_hosts", json!([PUBLIC_HOST, "127.0.0.1"]))
+        .set("metrics", json!({ "address": metrics, "tls": tls }))
+        .set("admin", json!({ "address": admin, "tls": for_operators }));
+    let gateway = Gateway::start_hidden(conf);
+    let local = |address: &str| -> std::net::SocketAddr { address.replace("0.0.0.0", "127.0.0.1").parse().unwrap() };
+    let (metrics, admin) = (local(&metrics), local(&admin));
+    let ask = |path: &str, host: &str| Request::get(path).header("Host", host);
+
+    // In clear text nobody reads anything.
+    assert_eq!(crate::support::send_raw(metrics, &ask("/metrics", "localhost").bytes(metrics)), None);
+    let stranger = TlsClient::trusting(&authority);
+    let page = poll_until("the page", || stranger.send(metrics, &ask("/metrics", PUBLIC_HOST)));
+    assert!(page.status == 200 && page.text().contains("portcullis_config_generation 1"), "{page}");
+    assert!(page.text().contains("portcullis_tls_certificate_not_after"), "its certificate has an expiry too: {page}");
+    // The name counts as it does everywhere.
+    assert_eq!(stranger.send(metrics, &ask("/metrics", "evil.test")).unwrap().status, 403);
+    // Where clients are asked for certificates, only those of the authority get in.
+    assert_eq!(stranger.send(admin, &ask("/status", PUBLIC_HOST)), None);
+    let other = TlsClient::showing(&authority, &authority.client("mallory"));
+    assert_eq!(other.send(admin, &ask("/status", PUBLIC_HOST)), None);
+    let operator = TlsClient::showing(&authority, &operators.client("operator"));
+    assert_eq!(operator.send(admin, &ask("/status", PUBLIC_HOST)).unwrap().status, 200);
+
+    // A new certificate is shown without a restart.
+    let next = authority.server(&[PUBLIC_HOST]);
+    replace(&gateway, "inner.key", &next.key, 0o600);
+    replace(&gateway, "inner.pem", &next.certificate, 0o644);
+    gateway.signal("HUP");
+    poll_until("the next certificate", || (stranger.connect(metrics).ok()?.shown() == next.der()).then_some(()));
+}

@@ -82,20 +82,24 @@ fn listen_tls(value: &Value<'_>, look: Look<'_>) -> Option<ListenTls> {
     })
 }
 
-/// `metrics` and `admin`: served without TLS and without asking who is there, so on loopback unless the operator insists.
-pub(super) fn inner_address(value: &Value<'_>) -> Option<SocketAddr> {
+/// `metrics` and `admin`: served to whoever comes, so on loopback, or over TLS, unless the operator insists.
+pub(super) fn inner_listen(value: &Value<'_>, look: Look<'_>) -> Option<Listen> {
     value.map(|fields| {
         let insecure = fields.or("insecure", false, Value::flag);
+        let tls = fields.optional("tls", |v| listen_tls(v, look));
         let address = fields.find("address");
         let address = fields.must("address", address)?;
         let parsed = address.parse(values::address)?;
-        if !insecure? && !parsed.ip().is_loopback() {
+        let is_clear = matches!(tls, Some(None));
+        if !insecure? && is_clear && !parsed.ip().is_loopback() {
             let message = format!("{parsed} is reachable from other machines, without TLS and without authentication");
-            address
-                .complain(message, "use a loopback address, or add insecure: true if the network is closed to others");
+            address.complain(
+                message,
+                "use a loopback address, add tls, or add insecure: true if the network is closed to others",
+            );
             return None;
         }
-        Some(parsed)
+        Some(Listen { address: parsed, tls: tls? })
     })
 }
 
@@ -103,12 +107,12 @@ pub(super) fn inner_address(value: &Value<'_>) -> Option<SocketAddr> {
 pub(super) fn distinct_addresses(
     top: &mut Fields<'_, '_>,
     listen: Option<&[Listen]>,
-    metrics: Option<Option<SocketAddr>>,
-    admin: Option<Option<SocketAddr>>,
+    metrics: Option<&Option<Listen>>,
+    admin: Option<&Option<Listen>>,
 ) {
     let listeners = listen.unwrap_or_default().iter().enumerate().map(|(nth, l)| (format!("listen[{nth}]"), l.address));
-    let inner = [("metrics", metrics.flatten()), ("admin", admin.flatten())];
-    let inner = inner.into_iter().filter_map(|(key, address)| Some((key.to_owned(), address?)));
+    let inner = [("metrics", metrics), ("admin", admin)];
+    let inner = inner.into_iter().filter_map(|(key, inner)| Some((key.to_owned(), inner?.as_ref()?.address)));
     let mut seen: BTreeMap<SocketAddr, String> = BTreeMap::new();
     for (path, address) in listeners.chain(inner) {
         if let Some(first) = seen.get(&address) {
@@ -244,6 +248,10 @@ pub(super) fn limits(top: &mut Fields<'_, '_>) -> Option<Limits> {
         sse_event_bytes: 4 * MIB,
         list_bytes: 16 * MIB,
         header_bytes: 64 * KIB,
+        header_count: 128,
+        connections: 20_000,
+        http2_streams: 100,
+        request_head_timeout: seconds(60),
         request_body_timeout: seconds(10),
         client_write_timeout: seconds(30),
         batch_messages: 50,
@@ -259,6 +267,11 @@ pub(super) fn limits(top: &mut Fields<'_, '_>) -> Option<Limits> {
         let sse_event_bytes = fields.or("sse_event_bytes", default.sse_event_bytes, |v| v.size(KIB..=1024 * MIB));
         let list_bytes = fields.or("list_bytes", default.list_bytes, |v| v.size(KIB..=1024 * MIB));
         let header_bytes = fields.or("header_bytes", default.header_bytes, |v| v.size(KIB..=MIB));
+        let header_count = fields.or("header_count", default.header_count, |v| v.whole(8..=256));
+        let connections = fields.or("connections", default.connections, |v| v.whole(1..=COUNT_MAX));
+        let http2_streams = fields.or("http2_streams", default.http2_streams, |v| v.whole(1..=10_000));
+        let request_head_timeout =
+            fields.or("request_head_timeout", default.request_head_timeout, |v| v.duration(SHORT_TIME));
         let request_body_timeout =
             fields.or("request_body_timeout", default.request_body_timeout, |v| v.duration(SHORT_TIME));
         let client_write_timeout =
@@ -274,6 +287,10 @@ pub(super) fn limits(top: &mut Fields<'_, '_>) -> Option<Limits> {
             sse_event_bytes: sse_event_bytes?,
             list_bytes: list_bytes?,
             header_bytes: header_bytes?,
+            header_count: header_count?,
+            connections: connections?,
+            http2_streams: http2_streams?,
+            request_head_timeout: request_head_timeout?,
             request_body_timeout: request_body_timeout?,
             client_write_timeout: client_write_timeout?,
             batch_messages: batch_messages?,

@@ -203,6 +203,22 @@ fn bounds_are_held() {
         ),
         ("limits: { body_bytes: -1 }", "1:23: limits.body_bytes: 0B is out of bounds; write a size from 1KiB to 1GiB"),
         (
+            "limits: { header_count: 7 }",
+            "1:25: limits.header_count: 7 is out of bounds; write a whole number from 8 to 256",
+        ),
+        (
+            "limits: { request_head_timeout: 2h }",
+            "1:33: limits.request_head_timeout: 2h is out of bounds; write a duration from 100ms to 1h",
+        ),
+        (
+            "limits: { connections: 0 }",
+            "1:24: limits.connections: 0 is out of bounds; write a whole number from 1 to 16777216",
+        ),
+        (
+            "limits: { http2_streams: 0 }",
+            "1:26: limits.http2_streams: 0 is out of bounds; write a whole number from 1 to 10000",
+        ),
+        (
             "limits: { header_bytes: 100 }",
             "1:25: limits.header_bytes: 100B is out of bounds; write a size from 1KiB to 1MiB",
         ),
@@ -225,7 +241,7 @@ fn bounds_are_held() {
         ),
         (
             "metrics: { address: 0.0.0.0:9090 }",
-            "1:21: metrics.address: 0.0.0.0:9090 is reachable from other machines, without TLS and without authentication; use a loopback address, or add insecure: true if the network is closed to others",
+            "1:21: metrics.address: 0.0.0.0:9090 is reachable from other machines, without TLS and without authentication; use a loopback address, add tls, or add insecure: true if the network is closed to others",
         ),
         (
             "admin: { address: 127.0.0.1:8080 }",

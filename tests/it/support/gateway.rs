@@ -58,6 +58,14 @@ impl Gateway {
         gateway
     }
 
+    /// Starts the gateway and waits only until it listens for clients: its other listeners are not for everybody.
+    #[track_caller]
+    pub fn start_hidden(conf: Conf) -> Self {
+        let gateway = Self::spawn(conf, "nothing");
+        poll_until("the gateway to listen", || std::net::TcpStream::connect(gateway.address).ok());
+        gateway
+    }
+
     /// Starts a gateway that should refuse to, and returns how it ended.
     #[track_caller]
     pub fn start_refused(conf: Conf) -> Output {
@@ -256,6 +264,26 @@ impl Gateway {
     /// Whether the process still runs.
     pub fn is_alive(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Files, sockets included, the process has open.
+    pub fn open_files(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
+    }
+
+    /// Changes how many files the running process may have open; false where that cannot be done.
+    pub fn limit_open_files(&self, most: usize) -> bool {
+        let limit = format!("--nofile={most}:{most}");
+        let status = Command::new("prlimit").args(["--pid", &self.child.id().to_string(), &limit]).status();
+        status.is_ok_and(|status| status.success())
+    }
+
+    /// CPU time the process has used.
+    pub fn cpu_time(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        let after_name = stat.rsplit_once(')').unwrap().1;
+        let ticks: u64 = after_name.split_whitespace().skip(11).take(2).map(|n| n.parse::<u64>().unwrap()).sum();
+        Duration::from_millis(ticks * 10)
     }
 
     /// Bytes of memory the process holds.

@@ -1,7 +1,7 @@
 //! A blocking HTTP/1.1 client that sends exactly the bytes it is told and reads answers piece by piece.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 
 use rustls::{ClientConnection, StreamOwned};
 use serde_json::Value;
@@ -201,13 +201,19 @@ impl Connection {
         let _ = self.reader.get_mut().write_all(bytes);
     }
 
-    /// Ends our half of the connection.
-    pub fn finish_writing(&mut self) {
-        let tcp = match self.reader.get_mut() {
-            Wire::Clear(tcp) => tcp,
-            Wire::Tls(tls) => &mut tls.sock,
-        };
-        let _ = tcp.shutdown(Shutdown::Write);
+    /// Whether the other side has closed; does not wait long.
+    pub fn is_closed(&mut self) -> bool {
+        let Wire::Clear(tcp) = self.reader.get_ref() else { return false };
+        tcp.set_read_timeout(Some(std::time::Duration::from_millis(20))).unwrap();
+        let read = self.reader.fill_buf().map(<[u8]>::len);
+        !matches!(&read, Ok(1..))
+            && !read.is_err_and(|error| matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut))
+    }
+
+    /// Reads until the other side closes; false when it has not in time.
+    pub fn until_closed(&mut self) -> bool {
+        let read = self.reader.read_to_end(&mut Vec::new());
+        !read.is_err_and(|error| matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut))
     }
 
     /// Sends and reads the whole answer; the connection can be used again.

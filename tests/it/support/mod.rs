@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 mod answer;
 mod caller;
 mod conf;
+pub mod frames;
 mod gateway;
 mod host;
 mod http1;
@@ -30,7 +31,7 @@ pub use http1::{Connection, Event, Framing, Opened, Request, Response, open, sen
 pub use http2::send_h2c;
 pub use idp::{Alg, Idp, Token, random_word};
 pub use mcp_server::{McpServer, Reply, message_with_result};
-pub use raw_server::{RawServer, Then};
+pub use raw_server::{RawRequest, RawServer, Then};
 pub use real::{RmcpServer, connect_rmcp};
 pub use sts::Sts;
 pub use tls::{Authority, Identity, TlsClient, TlsFront};

@@ -187,6 +187,11 @@ impl TlsConnection {
         self.0.tls().unwrap()
     }
 
+    /// Reads until the server closes; false when it has not in time.
+    pub fn until_closed(&mut self) -> bool {
+        self.0.until_closed()
+    }
+
     /// Sends and reads the whole answer; `None` when the server closed without one.
     pub fn send(&mut self, request: &Request) -> Option<Response> {
         self.0.write(&request.bytes(self.0.address()));
