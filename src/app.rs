@@ -21,6 +21,7 @@ use crate::control::certificates::{CertificateWatch, Certificates};
 use crate::control::health::HealthChecks;
 use crate::control::keys::KeyRefresh;
 use crate::control::phases::{Phases, Signals};
+use crate::control::proofs::ProofRefresh;
 use crate::control::pulse;
 use crate::control::reload::Reload;
 use crate::control::warmup::Warmup;
@@ -65,7 +66,13 @@ pub fn run(path: &Path, config: Config, upgrade: bool) -> anyhow::Result<()> {
 
     // Keys are fetched and instances probed before the listening sockets are opened or taken over, so that a successor
     // that cannot work yet does not replace a process that does.
-    let warmup = Warmup { live: Arc::clone(&live), metrics: Arc::clone(&metrics), clock, within: WARMUP_MAX };
+    let warmup = Warmup {
+        live: Arc::clone(&live),
+        metrics: Arc::clone(&metrics),
+        clock,
+        outbound: outbound.clone(),
+        within: WARMUP_MAX,
+    };
     let warmup = server.add_service(background_service("warm-up", warmup));
     let bootstrap = server.bootstrap_as_a_service();
     bootstrap.add_dependency(&warmup);
@@ -101,6 +108,9 @@ pub fn run(path: &Path, config: Config, upgrade: bool) -> anyhow::Result<()> {
         server.add_service(service).add_dependency(&bootstrap);
     }
     server.add_service(background_service("health", HealthChecks::new(Arc::clone(&live)))).add_dependency(&warmup);
+    let proofs =
+        ProofRefresh { live: Arc::clone(&live), outbound: outbound.clone(), metrics: Arc::clone(&metrics), clock };
+    server.add_service(background_service("proofs", proofs)).add_dependency(&warmup);
     let keys = KeyRefresh { live: Arc::clone(&live), metrics: Arc::clone(&metrics), clock };
     server.add_service(background_service("keys", keys)).add_dependency(&warmup);
     let phases = Phases {

@@ -8,13 +8,14 @@ use pingora::server::ShutdownWatch;
 use pingora::services::ServiceReadyNotifier;
 use pingora::services::background::BackgroundService;
 
+use crate::net::Outbound;
 use crate::snapshot::Live;
 use crate::telemetry::metrics::Metrics;
 use crate::time::Clock;
 
-use super::keys;
+use super::{keys, proofs};
 
-/// Fetches the issuers' keys and looks at every instance once, before the listening sockets are opened or taken over: a
+/// Fetches the issuers' keys, looks at every instance and at what servers prove to be, once, before the listening sockets are opened or taken over: a
 /// successor that cannot work yet must not replace a process that does. An issuer or instance that is down does not keep
 /// the gateway from starting; `/readyz` tells of it.
 pub struct Warmup {
@@ -24,6 +25,8 @@ pub struct Warmup {
     pub metrics: Arc<Metrics>,
     /// What time it is.
     pub clock: Clock,
+    /// What servers' resource tokens are fetched with.
+    pub outbound: Outbound,
     /// How long it may take.
     pub within: Duration,
 }
@@ -42,7 +45,17 @@ impl BackgroundService for Warmup {
             let pool = Arc::clone(&server.pool);
             tasks.spawn(async move { pool.refresh().await });
         }
-        let _in_time = tokio::time::timeout(self.within, async { while tasks.join_next().await.is_some() {} }).await;
+        let prepare = async {
+            while tasks.join_next().await.is_some() {}
+            // What a server shows of itself is held against keys, so it comes after them.
+            for server in &world.servers {
+                let server = Arc::clone(server);
+                let (outbound, metrics, now) = (self.outbound.clone(), Arc::clone(&self.metrics), self.clock.now());
+                tasks.spawn(async move { proofs::check(&server, &outbound, now, &metrics).await });
+            }
+            while tasks.join_next().await.is_some() {}
+        };
+        let _in_time = tokio::time::timeout(self.within, prepare).await;
         ready.notify_ready();
     }
 }

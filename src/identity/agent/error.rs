@@ -11,6 +11,9 @@ pub enum AgentError {
     /// A claim that every agent's token has is not there: a person's token, or that of some other software.
     #[error("the token does not describe an agent")]
     NotAnAgent,
+    /// One token stands for the person and for the agent.
+    #[error("one token stands for person and agent")]
+    SameToken,
     /// The token is not believed.
     #[error(transparent)]
     Token(AuthnError),
@@ -61,9 +64,6 @@ pub enum DelegationError {
     /// `allowed_resources` does not name what is asked for.
     #[error("the delegation does not reach this")]
     ResourceNotAllowed,
-    /// One token stands for the person and for the agent.
-    #[error("one token stands for person and agent")]
-    SameToken,
     /// A constraint that nobody here understands.
     #[error("a constraint is not understood")]
     UnknownConstraint,
@@ -82,6 +82,7 @@ impl AgentError {
         match self {
             Self::Delegation(error) => error.label(),
             Self::NotAnAgent => "not_an_agent",
+            Self::SameToken => "same_token",
             Self::Token(error) => error.label(),
         }
     }
@@ -106,7 +107,6 @@ impl DelegationError {
             Self::FromTheFuture => "from_the_future",
             Self::MissingDelegator => "missing_delegator",
             Self::ResourceNotAllowed => "resource_not_allowed",
-            Self::SameToken => "same_token",
             Self::UnknownConstraint => "unknown_constraint",
             Self::WrongDelegatee => "wrong_delegatee",
             Self::WrongDelegator => "wrong_delegator",

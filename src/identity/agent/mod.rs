@@ -224,6 +224,17 @@ impl AgentIdentity {
             .all(|list| list.iter().any(|entry| names.iter().flatten().any(|name| constraints::covers(entry, name))))
     }
 
+    /// Whether the delegation reaches some resource of `server` whose URI begins with `start`.
+    #[must_use]
+    pub fn reaches_some(&self, server: &str, start: &str) -> bool {
+        self.allowed_resources.iter().all(|list| {
+            list.iter().any(|entry| {
+                let prefix = entry.strip_suffix('*').unwrap_or(entry);
+                constraints::covers(entry, server) || prefix.starts_with(start) || start.starts_with(prefix)
+            })
+        })
+    }
+
     /// What rules read as `agent`: every member is always there, null or empty when the issuer does not tell.
     #[must_use]
     pub fn fields(&self) -> &Map<String, Value> {
@@ -275,10 +286,10 @@ impl AgentIdentity {
         self
     }
 
-    /// An agent made up for a unit test: what it is described by in OIDC-A claims.
+    /// An agent made up for a unit test, by its name and what OIDC-A claims say beside what is required.
     #[cfg(test)]
     #[expect(clippy::unwrap_used, reason = "a test that cannot set itself up should fail loudly")]
-    pub(crate) fn for_test(claims: &Value) -> Self {
+    pub(crate) fn for_test(agent: &str, claims: &Value) -> Self {
         let rules = AgentRules::default();
         let trust = Trust { rules: &rules, chain_issuers: &[], attesters: &[] };
         let mut whole = claims.clone();
@@ -290,7 +301,8 @@ impl AgentIdentity {
         ] {
             whole.as_object_mut().unwrap().entry(name).or_insert(value);
         }
-        let caller = crate::identity::Caller::for_test(&[], whole.as_object().unwrap().clone());
+        let mut caller = crate::identity::Caller::for_test(&[], whole.as_object().unwrap().clone());
+        caller.principal.subject = agent.into();
         let forms = [embedded::Form::OidcA];
         let chain = ChainClaim::OidcA;
         embedded::read(&caller, &forms, chain, &trust, "https://mcp.test/mcp", UnixSeconds(0))
