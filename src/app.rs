@@ -21,10 +21,11 @@ use crate::control::certificates::{CertificateWatch, Certificates};
 use crate::control::health::HealthChecks;
 use crate::control::keys::KeyRefresh;
 use crate::control::phases::{Phases, Signals};
+use crate::control::proofs::ProofRefresh;
 use crate::control::pulse;
 use crate::control::reload::Reload;
 use crate::control::upstream_tls::UpstreamCertificates;
-use crate::control::warmup::Warmup;
+use crate::control::warmup::{Means, Warmup};
 use crate::control::world;
 use crate::gateway::Gateway;
 use crate::gateway::door::{Door, Room};
@@ -66,7 +67,8 @@ pub fn run(path: &Path, config: Config, upgrade: bool) -> anyhow::Result<()> {
 
     // Keys are fetched and instances probed before the listening sockets are opened or taken over, so that a successor
     // that cannot work yet does not replace a process that does.
-    let warmup = Warmup { live: Arc::clone(&live), metrics: Arc::clone(&metrics), clock, within: WARMUP_MAX };
+    let means = Means { outbound: outbound.clone(), metrics: Arc::clone(&metrics), clock };
+    let warmup = Warmup { live: Arc::clone(&live), means: means.clone(), within: WARMUP_MAX };
     let warmup = server.add_service(background_service("warm-up", warmup));
     let bootstrap = server.bootstrap_as_a_service();
     bootstrap.add_dependency(&warmup);
@@ -100,6 +102,9 @@ pub fn run(path: &Path, config: Config, upgrade: bool) -> anyhow::Result<()> {
         server.add_service(service).add_dependency(&bootstrap);
     }
     server.add_service(background_service("health", HealthChecks::new(Arc::clone(&live)))).add_dependency(&warmup);
+    let proofs =
+        ProofRefresh { live: Arc::clone(&live), outbound: outbound.clone(), metrics: Arc::clone(&metrics), clock };
+    server.add_service(background_service("proofs", proofs)).add_dependency(&warmup);
     let keys = KeyRefresh { live: Arc::clone(&live), metrics: Arc::clone(&metrics), clock };
     server.add_service(background_service("keys", keys)).add_dependency(&warmup);
     let phases = Phases {
@@ -116,16 +121,8 @@ pub fn run(path: &Path, config: Config, upgrade: bool) -> anyhow::Result<()> {
     let upstream_watch = background_service("upstream certificates", upstream_certificates);
     let upstream_certificates = upstream_watch.task();
     server.add_service(upstream_watch);
-    let reload = Reload {
-        path,
-        live: Arc::clone(&live),
-        audit: audit.clone(),
-        metrics,
-        outbound,
-        certificates,
-        upstream_certificates,
-        clock,
-    };
+    let audit_log = audit.clone();
+    let reload = Reload { path, live: Arc::clone(&live), audit: audit_log, means, certificates, upstream_certificates };
     server.add_service(background_service("reload", reload));
 
     let signals = Signals {

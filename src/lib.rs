@@ -12,6 +12,7 @@
 //!                            ▼   gateway/pipeline.rs::admit            reads top to bottom
 //!    what exists        registry     path → Route → Server
 //!    who is calling     identity     token, keys, now → Caller { Principal, scopes, claims }
+//!    which software     identity     agent's token or claims → AgentIdentity, bound to the Caller
 //!    what do they ask   mcp          headers + body → McpRequest { revision, messages }
 //!    which talk         session      Mcp-Session-Id → Session            (legacy revisions)
 //!    may they           policy       Caller, Server, Message → Decision → Permit
@@ -31,7 +32,8 @@
 //!
 //! # Words
 //!
-//! **Principal** = (issuer, subject). **Caller** = proof of authentication. **Route** = a public path. **Server** = a
+//! **Principal** = (issuer, subject). **Caller** = proof of authentication. **AgentIdentity** = the
+//! software that acts for the caller. **Route** = a public path. **Server** = a
 //! registered MCP server. **Instance** = one address of a server. **Permit / Denial** = what `policy::decide` returns; a
 //! `Permit` can be made nowhere else. **Credential** = what the upstream sees in `Authorization`. **Rejection** = every
 //! way we refuse; one closed enum, one renderer. **Snapshot** = the frozen world of one request.
@@ -68,7 +70,7 @@
 //! session: identity, secret, time
 //! config: credential, identity, mcp, policy, secret
 //! routing:
-//! registry: config, credential, identity, policy, routing
+//! registry: config, credential, identity, policy, routing, time
 //! audit: credential, identity, mcp, policy
 //! snapshot: config, registry, session
 //! net: config, identity, registry, secret, time

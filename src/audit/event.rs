@@ -10,8 +10,10 @@ use std::time::Duration;
 use chrono::DateTime;
 use chrono::SecondsFormat;
 
+use crate::identity::AgentIdentity;
 use crate::identity::Caller;
 use crate::identity::ClientCertificate;
+use crate::identity::agent::Step;
 use crate::mcp::RequestId;
 use crate::mcp::Revision;
 use crate::policy::Effect;
@@ -37,7 +39,7 @@ pub struct Event {
     /// Who called, once verified.
     pub principal: Option<Principal>,
     /// The software that acted, once verified.
-    pub agent: Option<Agent>,
+    pub agent: Option<Arc<AgentIdentity>>,
     /// The server it was for.
     pub server: Option<Arc<str>>,
     /// The instance that was asked.
@@ -116,13 +118,6 @@ pub struct Principal {
     pub client_id: Option<Box<str>>,
     /// `jti`.
     pub token_id: Option<Box<str>>,
-}
-
-/// The software that acted.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Agent {
-    /// Its verified name.
-    pub id: Box<str>,
 }
 
 /// What was asked.
@@ -230,7 +225,7 @@ impl Event {
             line.object("principal", |object| principal.write(object));
         }
         if let Some(agent) = &self.agent {
-            line.object("agent", |object| object.string("id", &agent.id));
+            line.object("agent", |object| write_agent(agent, object));
         }
         line.optional("server", self.server.as_deref());
         line.optional("instance", self.instance.as_deref());
@@ -274,9 +269,6 @@ impl Event {
         if let Some(principal) = &mut self.principal {
             principal.client_id.iter_mut().for_each(bound);
             principal.token_id.iter_mut().for_each(bound);
-        }
-        if let Some(agent) = &mut self.agent {
-            bound(&mut agent.id);
         }
         if let Some(mcp) = &mut self.mcp {
             mcp.method.iter_mut().for_each(bound_method);
@@ -353,6 +345,43 @@ impl Principal {
     }
 }
 
+/// The whole identity, in the words that rules read it by, but for its name, which is `id` here.
+fn write_agent(agent: &AgentIdentity, object: &mut Object<'_>) {
+    object.string("id", &agent.agent);
+    object.string("issuer", &agent.issuer);
+    object.optional("instance", agent.instance.as_deref());
+    object.optional("type", agent.kind.as_deref());
+    object.optional("provider", agent.provider.as_deref());
+    object.optional("model", agent.model.as_deref());
+    object.optional("version", agent.version.as_deref());
+    object.strings("capabilities", agent.capabilities.iter());
+    object.optional("trust_level", agent.trust_level.as_deref());
+    object.optional("delegator", agent.delegator.as_deref());
+    object.objects("chain", &agent.chain, write_step);
+    object.string("chain_assurance", agent.assurance.label());
+    object.number("depth", agent.depth() as u64);
+    object.optional("purpose", agent.purpose.as_deref());
+    object.optional("context", agent.context.as_deref());
+    object.string("attestation", agent.attestation.label());
+    object.optional("attestation_detail", agent.attestation.detail());
+    object.string("source", agent.source.label());
+}
+
+/// One step of a chain. Constraints are left out: nothing here is of unbounded shape.
+fn write_step(step: &Step, object: &mut Object<'_>) {
+    object.optional("issuer", step.issuer.as_deref());
+    object.string("delegator", &step.delegator);
+    object.string("delegatee", &step.delegatee);
+    if let Some(at) = step.delegated_at {
+        object.number("delegated_at", at.0);
+    }
+    if let Some(scopes) = &step.scopes {
+        object.strings("scopes", scopes.iter());
+    }
+    object.optional("purpose", step.purpose.as_deref());
+    object.optional("id", step.id.as_deref());
+}
+
 impl Mcp {
     fn write(&self, object: &mut Object<'_>) {
         object.optional("revision", self.revision.map(Revision::as_str));
@@ -398,7 +427,7 @@ impl Decision {
 impl Credential {
     fn write(&self, object: &mut Object<'_>) {
         object.string("mode", self.mode);
-        object.strings("audience", &self.audience);
+        object.strings("audience", self.audience.iter().map(|audience| &**audience));
         object.optional("scope", Some(&*self.scope).filter(|scope| !scope.is_empty()));
         object.raw("cached", self.cached);
     }
@@ -525,13 +554,14 @@ impl<'a> Object<'a> {
     }
 
     /// A list of at most [`LIST_ITEMS_MAX`] strings, left out when empty.
-    fn strings(&mut self, key: &'static str, values: &[Box<str>]) {
-        if values.is_empty() {
+    fn strings<'v>(&mut self, key: &'static str, values: impl Iterator<Item = &'v str>) {
+        let mut values = values.take(LIST_ITEMS_MAX).peekable();
+        if values.peek().is_none() {
             return;
         }
         self.key(key);
         self.out.push(b'[');
-        for (index, value) in values.iter().take(LIST_ITEMS_MAX).enumerate() {
+        for (index, value) in values.enumerate() {
             if index > 0 {
                 self.out.push(b',');
             }

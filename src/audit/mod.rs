@@ -2,6 +2,4 @@
 
 pub mod event;
 
-pub use event::{
-    Agent, Arguments, Credential, Decision, Digest, Event, EventKind, Mcp, Message, Outcome, Principal, Stamp,
-};
+pub use event::{Arguments, Credential, Decision, Digest, Event, EventKind, Mcp, Message, Outcome, Principal, Stamp};

@@ -3,6 +3,7 @@
 //! The types here are what the rest of the program sees: names resolved, durations and sizes parsed, secrets read,
 //! rules compiled as far as they can be without the world. Nothing inside re-checks them.
 
+mod agents;
 mod fields;
 mod files;
 pub mod pem;
@@ -29,6 +30,7 @@ use crate::policy::Effect;
 use crate::policy::rule::RuleSpec;
 use crate::secret::Secret;
 
+pub use agents::{AgentClaimsConfig, AgentIssuerConfig, AgentUse, AgentsConfig, AttesterConfig, ServerIdentityConfig};
 pub use files::{ThisMachine, load, load_shape};
 pub use problem::{Complaint, Position, Problem, Report};
 pub use read::{Compile, Summary, counted, read, read_shape};
@@ -67,6 +69,8 @@ pub struct Config {
     pub limits: Limits,
     /// Who may vouch for a person.
     pub issuers: Vec<Arc<IssuerConfig>>,
+    /// Whom we believe about agents; `None`: nobody.
+    pub agents: Option<Arc<AgentsConfig>>,
     /// The MCP servers.
     pub servers: Vec<Arc<ServerConfig>>,
     /// The public paths.
@@ -185,6 +189,8 @@ pub struct Limits {
     pub batch_messages: usize,
     /// Verified tokens kept. Default: 65536.
     pub token_cache: usize,
+    /// Verified agents kept, and nonces of their attestations. Default: 65536.
+    pub agent_cache: usize,
     /// Exchanged credentials kept. Default: 65536.
     pub credential_cache: usize,
     /// Decisions kept. Default: 65536.
@@ -262,6 +268,8 @@ pub struct ServerConfig {
     pub tls: UpstreamTls,
     /// HTTP version to the instances: false is HTTP/1.1 (default), true is HTTP/2 (h2c in clear text).
     pub http2: bool,
+    /// What it must prove to be; `None`: nothing.
+    pub identity: Option<ServerIdentityConfig>,
     /// What the server sees in `Authorization`.
     pub credential: crate::credential::Plan,
     /// Claim → header.
@@ -343,6 +351,8 @@ pub struct RouteConfig {
     pub servers: Vec<Arc<str>>,
     /// Names of accepted issuers; at least one.
     pub issuers: Vec<Arc<str>>,
+    /// Whether agents are looked for; `None`: they are not.
+    pub agents: Option<AgentUse>,
     /// Published in the resource metadata.
     pub scopes_supported: Vec<Box<str>>,
     /// `authorization.default`; deny when not said.

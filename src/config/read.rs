@@ -1,6 +1,7 @@
 //! What does every key mean? One function per section, from the top of the file to the bottom, and what must hold between
 //! sections.
 
+mod agents;
 mod issuer;
 mod process;
 mod route;
@@ -104,9 +105,12 @@ fn whole(root: &Node, log: &Log, look: Look<'_>, compile: Compile<'_>) -> Option
         let issuers = top.must("issuers", issuers);
         let servers = top.find_either("servers");
         let servers = top.must("servers", servers);
-        let names = Names::declared(issuers.as_ref(), servers.as_ref());
+        let agents = top.find("agents");
+        let names = Names::declared(issuers.as_ref(), servers.as_ref(), agents.is_some());
+        let agents = agents.map(|v| agents::agents(&v, &names));
         let issuers = issuers.and_then(|v| v.some(|v| issuer::issuer(v, look)));
-        let servers = servers.and_then(|v| v.some(|v| server::server(v, look)));
+        let servers = servers
+            .and_then(|v| v.some(|v| server::server(v, public_url.as_deref().unwrap_or_default(), &names, look)));
         let routes = top.required("routes", |v| {
             v.refuse_repeated("path");
             v.some(|v| route::route(v, public_url.as_deref().unwrap_or_default(), &names, compile))
@@ -126,6 +130,10 @@ fn whole(root: &Node, log: &Log, look: Look<'_>, compile: Compile<'_>) -> Option
             session: session?,
             limits: limits?,
             issuers: shared(issuers?),
+            agents: match agents {
+                Some(agents) => Some(Arc::new(agents?)),
+                None => None,
+            },
             servers: shared(servers?),
             routes: shared(routes?),
             public_url: public_url?,
@@ -137,16 +145,18 @@ fn whole(root: &Node, log: &Log, look: Look<'_>, compile: Compile<'_>) -> Option
 struct Names<'a> {
     issuers: Vec<&'a str>,
     servers: Vec<&'a str>,
+    /// Whether there is a section `agents`.
+    has_agents: bool,
 }
 
 impl<'a> Names<'a> {
-    fn declared(issuers: Option<&Value<'a>>, servers: Option<&Value<'a>>) -> Self {
+    fn declared(issuers: Option<&Value<'a>>, servers: Option<&Value<'a>>, has_agents: bool) -> Self {
         let names = |list: Option<&Value<'a>>| {
             let Some(list) = list else { return Vec::new() };
             list.refuse_repeated("name");
             list.each("name").into_iter().map(|(name, _)| name).collect()
         };
-        Self { issuers: names(issuers), servers: names(servers) }
+        Self { issuers: names(issuers), servers: names(servers), has_agents }
     }
 }
 

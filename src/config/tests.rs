@@ -82,6 +82,7 @@ fn the_least_configuration_has_every_documented_default() {
             client_write_timeout: Duration::from_secs(30),
             batch_messages: 50,
             token_cache: 65_536,
+            agent_cache: 65_536,
             credential_cache: 65_536,
             decision_cache: 65_536,
             revoked_sessions: 65_536,
@@ -162,6 +163,7 @@ fn a_rule_is_read_with_all_its_parts() {
                 kind: ClaimKind::Number,
                 values: vec![json!(1), json!(2.5)],
             }],
+            agent: None,
             target: crate::policy::rule::TargetSpec {
                 tools: vec![TargetEntry {
                     server: Some("tickets".into()),

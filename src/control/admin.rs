@@ -13,6 +13,7 @@ use serde::Serialize;
 use crate::lifecycle::Lifecycle;
 use crate::snapshot::{Live, Snapshot};
 use crate::telemetry::metrics::Metrics;
+use crate::time::Clock;
 
 /// `/healthz`, `/readyz`, `/status`.
 pub struct Admin {
@@ -88,6 +89,9 @@ struct IssuerStatus {
 #[derive(Debug, Serialize)]
 struct ServerStatus {
     name: String,
+    /// Whether it has proved what it must; left out when it must prove nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    identified: Option<bool>,
     instances: Vec<InstanceStatus>,
 }
 
@@ -110,6 +114,7 @@ impl Status {
             .iter()
             .map(|server| ServerStatus {
                 name: server.name().to_string(),
+                identified: server.proof.as_ref().map(|proof| proof.current(Clock.now()).is_some()),
                 instances: server
                     .pool
                     .instances()
@@ -125,10 +130,14 @@ impl Status {
         let has_keys = issuers.iter().all(|issuer| issuer.keys > 0);
         let has_instances =
             servers.iter().all(|server| server.instances.iter().any(|instance| instance.takes_new_work));
+        let are_identified = world.servers.iter().zip(&servers).all(|(server, status)| {
+            let required = server.proof.as_ref().is_some_and(|proof| proof.config.required);
+            !required || status.identified == Some(true)
+        });
         let mut routes: Vec<String> = world.routes().map(|route| route.config.path.to_string()).collect();
         routes.sort_unstable();
         Self {
-            ready: has_keys && has_instances && !draining,
+            ready: has_keys && has_instances && are_identified && !draining,
             draining,
             version: env!("CARGO_PKG_VERSION"),
             config_generation: world.generation,

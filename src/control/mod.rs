@@ -6,6 +6,7 @@ pub mod certificates;
 pub mod health;
 pub mod keys;
 pub mod phases;
+pub mod proofs;
 pub mod pulse;
 pub mod reload;
 mod settled;

@@ -13,15 +13,13 @@ use tracing::{error, info};
 
 use crate::audit::{Event, EventKind, Outcome};
 use crate::config::{self, Config, OnFull};
-use crate::net::Outbound;
 use crate::snapshot::{Live, Snapshot};
 use crate::telemetry::audit::AuditSink;
-use crate::telemetry::metrics::{Metrics, ReloadOutcome};
-use crate::time::Clock;
+use crate::telemetry::metrics::ReloadOutcome;
 
 use super::certificates::{Certificates, Prepared};
 use super::upstream_tls::UpstreamCertificates;
-use super::warmup::warm_up;
+use super::warmup::{Means, warm_up};
 use super::world;
 
 /// On SIGHUP reopens the audit file (log rotation) and reads the configuration again; reads it again too when the file has
@@ -33,16 +31,12 @@ pub struct Reload {
     pub live: Arc<Live>,
     /// Whose file is reopened, and where the reload is recorded.
     pub audit: AuditSink,
-    /// Where the reload is counted.
-    pub metrics: Arc<Metrics>,
-    /// What new issuers' keys are fetched with.
-    pub outbound: Outbound,
+    /// What the new world is warmed up with, and where the reload is counted.
+    pub means: Means,
     /// What the TLS listeners show.
     pub certificates: Arc<Certificates>,
     /// What connections to instances are made with.
     pub upstream_certificates: Arc<UpstreamCertificates>,
-    /// What time it is.
-    pub clock: Clock,
 }
 
 #[async_trait]
@@ -96,7 +90,7 @@ impl Reload {
                 Ok((next, certificates)) => {
                     // An instance that has not been looked at takes no work: without this, requests of the first moments
                     // after the swap would find none that does.
-                    warm_up(&next, Some(&before), &self.metrics, self.clock.now(), WARM_UP_MAX).await;
+                    warm_up(&next, Some(&before), &self.means, WARM_UP_MAX).await;
                     info!(generation = next.generation, "The configuration was reloaded.");
                     self.live.swap(next);
                     self.certificates.apply(certificates);
@@ -105,15 +99,15 @@ impl Reload {
                 }
             },
         };
-        self.metrics.config_reloaded(outcome);
-        self.metrics.config_in_force(self.live.peek().generation);
+        self.means.metrics.config_reloaded(outcome);
+        self.means.metrics.config_in_force(self.live.peek().generation);
         self.record(outcome).await;
     }
 
     /// Everything that `config` puts in force, or the first reason why nothing of it is.
     fn next(&self, config: Config, before: &Snapshot) -> Result<(Snapshot, Prepared), String> {
         let certificates = self.certificates.prepare(&config.listeners()).map_err(|error| error.to_string())?;
-        let next = world::build(config, Some(before), &self.outbound, &self.metrics);
+        let next = world::build(config, Some(before), &self.means.outbound, &self.means.metrics);
         Ok((next.map_err(|error| error.to_string())?, certificates))
     }
 

@@ -8,14 +8,18 @@ use http::HeaderValue;
 use pingora::protocols::tls::ALPN;
 use pingora::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
 
-use crate::config::{Config, InstanceConfig, IssuerConfig, RouteConfig, ServerConfig};
+use crate::config::{
+    AgentClaimsConfig, AgentIssuerConfig, AgentUse, AgentsConfig, AttesterConfig, Config, InstanceConfig, IssuerConfig,
+    RouteConfig, ServerConfig,
+};
 use crate::identity::challenge::Challenges;
 use crate::identity::metadata::{ResourceMetadata, WELL_KNOWN};
-use crate::identity::{KeySource, Scopes};
+use crate::identity::{IssuerPolicy, KeySource, Scopes};
 use crate::net::{Keyring, Outbound};
 use crate::policy::{Effect, Policy};
+use crate::registry::agents::{AgentClaims, AgentIssuer, Attester};
 use crate::registry::server::Authority;
-use crate::registry::{Issuer, Route, Server};
+use crate::registry::{AgentTrust, Issuer, Proof, Route, RouteAgents, Server};
 use crate::routing::{Instance, Pool};
 use crate::session::Ring;
 use crate::snapshot::Snapshot;
@@ -35,6 +39,12 @@ pub enum BuildError {
         server: Arc<str>,
         /// What is wrong with it.
         cause: String,
+    },
+    /// The issuer of a server's resource token is not declared.
+    #[error("servers: {server}: identity: its issuer is not declared")]
+    Identity {
+        /// The server.
+        server: Arc<str>,
     },
     /// A PEM file of an upstream's TLS settings cannot be used.
     #[error("servers: {server}: {path}: {cause}")]
@@ -76,9 +86,10 @@ pub fn build(
     let servers = config
         .servers
         .iter()
-        .map(|server| server_of(server, previous, metrics))
+        .map(|server| server_of(server, &issuers, previous, metrics))
         .collect::<Result<Vec<Arc<Server>>, BuildError>>()?;
 
+    let agents = config.agents.as_deref().map(|agents| Arc::new(trust_of(agents, &issuers)));
     let mut routes = Vec::with_capacity(config.routes.len());
     let mut metadata = HashMap::new();
     for route in &config.routes {
@@ -108,6 +119,10 @@ pub fn build(
             config: Arc::clone(route),
             server,
             issuers: accepted,
+            agents: route.agents.zip(agents.clone()).map(|(used, trust)| {
+                let required = used == AgentUse::Required;
+                RouteAgents { required, trust }
+            }),
             policy,
             challenges,
         }));
@@ -139,8 +154,58 @@ fn issuer_of(config: &Arc<IssuerConfig>, previous: Option<&Snapshot>, outbound: 
     Arc::new(Issuer { policy: config.policy(), config: Arc::clone(config), keys })
 }
 
+/// The issuers that `agents` names, with their keys. The reader has checked that each is there.
+fn trust_of(config: &AgentsConfig, issuers: &[Arc<Issuer>]) -> AgentTrust {
+    let named = |name: &Arc<str>| issuers.iter().find(|issuer| issuer.config.name == *name).cloned();
+    let agent_issuer = |agent: &AgentIssuerConfig| {
+        let issuer = named(&agent.issuer)?;
+        let policy = IssuerPolicy {
+            audiences: agent.audiences.clone(),
+            token_types: agent.token_types,
+            ..issuer.policy.clone()
+        };
+        let delegators = agent.delegators.iter().filter_map(named).map(|it| Arc::clone(&it.policy.issuer)).collect();
+        Some(AgentIssuer { issuer, policy, delegators, chain: agent.chain })
+    };
+    let agent_claims = |claims: &AgentClaimsConfig| {
+        let forms = claims.claims.clone().into();
+        Some(AgentClaims { issuer: named(&claims.issuer)?, forms, chain: claims.chain })
+    };
+    let attester = |attester: &AttesterConfig| {
+        let issuer = named(&attester.issuer)?;
+        let (providers, max_age, nonce) = (attester.providers.clone(), attester.max_age, attester.nonce);
+        Some(Attester { issuer, providers, max_age, nonce })
+    };
+    AgentTrust {
+        header: config.header.clone(),
+        rules: config.rules.clone(),
+        issuers: config.issuers.iter().filter_map(agent_issuer).collect(),
+        access_tokens: config.access_tokens.iter().filter_map(agent_claims).collect(),
+        chain_issuers: config.all_chain_issuers().iter().filter_map(named).collect(),
+        attesters: config.attestation.iter().filter_map(attester).collect(),
+    }
+}
+
+/// What a server must prove. What it has proved is carried over, so that a reload does not close it.
+fn proof_of(
+    config: &ServerConfig,
+    issuers: &[Arc<Issuer>],
+    previous: Option<&Snapshot>,
+) -> Result<Option<Arc<Proof>>, BuildError> {
+    let Some(identity) = &config.identity else { return Ok(None) };
+    let issuer = issuers.iter().find(|issuer| issuer.config.name == identity.issuer);
+    let issuer = issuer.ok_or_else(|| BuildError::Identity { server: Arc::clone(&config.name) })?;
+    let proof = Proof::awaited(identity.clone(), Arc::clone(issuer));
+    let before = previous.and_then(|previous| previous.servers.iter().find(|server| *server.name() == config.name));
+    if let Some(before) = before.and_then(|server| server.proof.as_deref()) {
+        proof.take_over(before);
+    }
+    Ok(Some(Arc::new(proof)))
+}
+
 fn server_of(
     config: &Arc<ServerConfig>,
+    issuers: &[Arc<Issuer>],
     previous: Option<&Snapshot>,
     metrics: &Arc<Metrics>,
 ) -> Result<Arc<Server>, BuildError> {
@@ -161,7 +226,8 @@ fn server_of(
     };
     let authority = Authority::prepare(&config.credential)
         .map_err(|error| BuildError::Credential { server: Arc::clone(&config.name), cause: error.to_string() })?;
-    Ok(Arc::new(Server { config: Arc::clone(config), pool, authority }))
+    let proof = proof_of(config, issuers, previous)?;
+    Ok(Arc::new(Server { config: Arc::clone(config), pool, proof, authority }))
 }
 
 fn same_instances(one: &ServerConfig, other: &ServerConfig) -> bool {

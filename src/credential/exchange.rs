@@ -22,8 +22,10 @@ use crate::time::UnixSeconds;
 pub struct Subject<'a> {
     /// The compact text, as the caller sent it.
     pub token: &'a str,
-    /// Its `exp`: nothing obtained with it lives longer.
+    /// Its `exp`, or that of the actor's token when that is sooner: nothing obtained with them lives longer.
     pub expires_at: UnixSeconds,
+    /// The token of the agent that acts, already verified too; sent when the plan says so.
+    pub actor: Option<&'a str>,
 }
 
 impl std::fmt::Debug for Subject<'_> {
@@ -104,7 +106,7 @@ pub enum ExchangeError {
     /// `token_type` is not Bearer: DPoP, N_A, something else, or absent where that is not accepted.
     #[error("the token endpoint's token cannot be used as a bearer token")]
     TokenType,
-    /// The token that came back is the one that was sent.
+    /// The token that came back is one of those that were sent.
     #[error("the token endpoint gave the caller's own token back")]
     TokenUnchanged,
     /// Our client may not exchange tokens (RFC 6749 §5.2).
@@ -118,15 +120,20 @@ pub enum ExchangeError {
     UnsupportedGrantType,
 }
 
-/// Writes the request for `subject_token` (RFC 8693 §2.1).
+/// Writes the request for `subject` (RFC 8693 §2.1).
+///
+/// The actor's token goes with it when the plan says so and there is one.
 ///
 /// `audience` and `resource` are repeated, `scope` is joined by spaces, and what is not configured is not sent. The
 /// client proves itself as `plan.client_auth` says; with HTTP Basic, id and secret are form-urlencoded before they are
 /// joined (RFC 6749 §2.3.1).
 #[must_use]
-pub fn request<'a>(plan: &'a ExchangePlan, subject_token: &str) -> ExchangeRequest<'a> {
+pub fn request<'a>(plan: &'a ExchangePlan, subject: Subject<'_>) -> ExchangeRequest<'a> {
+    let actor = plan.actor_token.as_ref().zip(subject.actor);
     let secret = plan.client_secret.as_ref().map_or("", |secret| secret.expose().as_str());
-    let mut form = Form::with_capacity(FORM_BYTES_USUAL + 3 * (subject_token.len() + secret.len()));
+    let mut form = Form::with_capacity(
+        FORM_BYTES_USUAL + 3 * (subject.token.len() + secret.len() + actor.map_or(0, |(_, token)| token.len())),
+    );
     form.add("grant_type", GRANT_TYPE);
     let authorization = match plan.client_auth {
         ClientAuth::ClientSecretBasic => Some(basic(&plan.client_id, secret)),
@@ -153,7 +160,11 @@ pub fn request<'a>(plan: &'a ExchangePlan, subject_token: &str) -> ExchangeReque
         form.add("requested_token_type", requested);
     }
     form.add("subject_token_type", &plan.subject_token_type);
-    form.add("subject_token", subject_token);
+    form.add("subject_token", subject.token);
+    if let Some((actor, token)) = actor {
+        form.add("actor_token_type", &actor.token_type);
+        form.add("actor_token", token);
+    }
     ExchangeRequest { url: &plan.token_endpoint, authorization, body: form.finish() }
 }
 
@@ -205,7 +216,7 @@ pub fn read_answer(
         return Err(ExchangeError::TokenKind);
     }
     // INVARIANT: a client's token never goes upstream, not even by way of a token endpoint that only echoes it.
-    if token == subject.token {
+    if token == subject.token || Some(token) == subject.actor {
         return Err(ExchangeError::TokenUnchanged);
     }
 

@@ -19,7 +19,7 @@ pub mod exchange;
 pub mod plan;
 
 pub use exchange::{ExchangeError, ExchangeRequest, ExchangedToken, Subject};
-pub use plan::{ClientAuth, ExchangePlan, Plan, PlanFingerprint};
+pub use plan::{ActorToken, ClientAuth, ExchangePlan, Plan, PlanFingerprint};
 
 /// One header that the upstream sees, and what the audit record says of it.
 ///

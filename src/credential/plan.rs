@@ -39,10 +39,19 @@ pub struct ExchangePlan {
     pub subject_token_type: String,
     /// Not sent when `None`.
     pub requested_token_type: Option<String>,
+    /// Whether the agent's own token goes with the caller's, where there is one. Default: it does not.
+    pub actor_token: Option<ActorToken>,
     /// The longest one exchange may take. Default: 5 s.
     pub timeout: std::time::Duration,
     /// Whether an answer without `token_type` counts as Bearer. Default: false.
     pub accept_missing_token_type: bool,
+}
+
+/// `actor_token: { from: agent }`: the token exchanged for carries the agent too (RFC 8693 §2.1).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ActorToken {
+    /// `actor_token_type`. Default: `urn:ietf:params:oauth:token-type:jwt`.
+    pub token_type: String,
 }
 
 /// `client.auth:` how we prove who we are to the token endpoint (RFC 6749 §2.3.1).
@@ -84,6 +93,8 @@ impl ExchangePlan {
         field(self.subject_token_type.as_bytes());
         field(&[u8::from(self.requested_token_type.is_some())]);
         field(self.requested_token_type.as_deref().unwrap_or_default().as_bytes());
+        field(&[u8::from(self.actor_token.is_some())]);
+        field(self.actor_token.as_ref().map_or(&[], |actor| actor.token_type.as_bytes()));
         field(&self.timeout.as_nanos().to_be_bytes());
         field(&[u8::from(self.accept_missing_token_type)]);
         let mut fingerprint = [0; 32];
@@ -131,6 +142,7 @@ mod tests {
             |plan| plan.scope.push("a".to_owned()),
             |plan| plan.subject_token_type.push('x'),
             |plan| plan.requested_token_type = Some(String::new()),
+            |plan| plan.actor_token = Some(ActorToken { token_type: String::new() }),
             |plan| plan.timeout = Duration::from_secs(6),
             |plan| plan.accept_missing_token_type = true,
         ];
@@ -166,6 +178,7 @@ mod tests {
             scope: vec![],
             subject_token_type: "urn:ietf:params:oauth:token-type:access_token".to_owned(),
             requested_token_type: None,
+            actor_token: None,
             timeout: Duration::from_secs(5),
             accept_missing_token_type: false,
         }

@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue};
 
 use crate::credential::exchange::ANSWER_BYTES_MAX;
 use crate::credential::{Credential, ExchangedToken, PlanFingerprint, Subject};
-use crate::identity::bearer::UnverifiedToken;
+use crate::identity::bearer::{TokenDigest, UnverifiedToken};
 use crate::identity::{AuthnError, Caller};
 use crate::net::{NetError, Outbound};
 use crate::registry::Route;
@@ -18,6 +18,7 @@ use crate::registry::server::Authority;
 use crate::telemetry::metrics::{CacheName, Metrics};
 
 use super::Shell;
+use super::agents::Acting;
 use super::exchange::{ExchangeKey, Exchanger, PostError, PostForm};
 use super::pipeline::Admitted;
 use super::rejection::Rejection;
@@ -29,7 +30,7 @@ pub(super) struct Obtained {
 }
 
 /// Obtains what the plan of the route's server says: nothing, the operator's secret, or a token exchanged for this very
-/// caller.
+/// caller and the agent that acts for them.
 ///
 /// # Errors
 /// [`Rejection::InvalidToken`] when the token endpoint does not accept the caller's token, else [`Rejection::Exchange`].
@@ -38,14 +39,19 @@ pub(super) async fn obtain(
     route: &Route,
     caller: &Caller,
     subject_token: &UnverifiedToken,
+    agent: Option<&Acting>,
 ) -> Result<Option<Obtained>, Rejection> {
     match &route.server.authority {
         Authority::None => Ok(None),
         Authority::Fixed(credential) => Ok(Some(Obtained { credential: credential.clone(), exchanged: None })),
         Authority::Exchange { plan, fingerprint } => {
             let digest = subject_token.digest();
-            let key = key_of(route, caller, digest.as_bytes(), *fingerprint);
-            let subject = Subject { token: subject_token.as_str(), expires_at: caller.expires_at() };
+            let agent = agent.and_then(|agent| agent.token.as_ref());
+            let agent_digest = agent.map(|agent| agent.token.digest());
+            let key = key_of(route, caller, &digest, agent_digest.as_ref(), *fingerprint);
+            let ends = agent.map_or(caller.expires_at(), |agent| agent.expires_at.min(caller.expires_at()));
+            let actor = agent.map(|agent| agent.token.as_str());
+            let subject = Subject { token: subject_token.as_str(), expires_at: ends, actor };
             let obtained = shell
                 .exchanger
                 .credential(key, plan, subject, &shell.meters.of(route).server, shell.clock.now())
@@ -70,21 +76,24 @@ pub(super) fn refused_by_server(shell: &Shell, admitted: &Admitted) -> bool {
     let Authority::Exchange { fingerprint, .. } = &admitted.route.server.authority else { return false };
     let Some(Obtained { exchanged: Some(token), .. }) = &admitted.credential else { return false };
     let digest = admitted.subject_token.digest();
-    shell.exchanger.forget(key_of(&admitted.route, &admitted.caller, digest.as_bytes(), *fingerprint), token);
+    let agent = admitted.agent.as_ref().and_then(|agent| Some(agent.token.as_ref()?.token.digest()));
+    shell.exchanger.forget(key_of(&admitted.route, &admitted.caller, &digest, agent.as_ref(), *fingerprint), token);
     true
 }
 
 fn key_of<'a>(
     route: &'a Route,
     caller: &'a Caller,
-    token_digest: &'a [u8; 32],
+    token_digest: &'a TokenDigest,
+    agent: Option<&'a TokenDigest>,
     plan: PlanFingerprint,
 ) -> ExchangeKey<'a> {
     ExchangeKey {
         issuer: &caller.principal().issuer,
         subject: &caller.principal().subject,
         client_id: caller.client_id(),
-        token_digest,
+        token_digest: token_digest.as_bytes(),
+        agent: agent.map(TokenDigest::as_bytes),
         server: route.server.name(),
         plan,
     }

@@ -11,9 +11,12 @@ use crate::policy::{self, Decision, Question};
 use crate::registry::Route;
 use crate::telemetry::metrics::CacheMetrics;
 
-/// Decisions that depend on nothing but the caller, by route, token and target. Bounded.
+use super::agents::Acting;
+
+/// Decisions that depend on nothing but caller and agent, by route, token, agent and target. Bounded.
 ///
-/// A key names the compiled route, so a reload starts afresh; and it names the token, so a decision goes with it.
+/// A key names the compiled route, so a reload starts afresh; and it names the token and the verified agent, so a decision
+/// goes with them.
 pub(super) struct Decisions {
     decided: Cache<Key, Arc<Decision>>,
     look_ups: CacheMetrics,
@@ -23,6 +26,8 @@ pub(super) struct Decisions {
 struct Key {
     route: u64,
     token: TokenDigest,
+    /// Which verification of which agent; 0: no agent.
+    agent: u64,
     method: Method,
     name: Box<str>,
 }
@@ -31,13 +36,15 @@ struct Key {
 struct KeyRef<'a> {
     route: u64,
     token: &'a TokenDigest,
+    agent: u64,
     method: Method,
     name: &'a str,
 }
 
 impl Equivalent<Key> for KeyRef<'_> {
     fn equivalent(&self, key: &Key) -> bool {
-        (self.route, self.token, self.method, self.name) == (key.route, &key.token, key.method, &*key.name)
+        (self.route, self.token, self.agent, self.method, self.name)
+            == (key.route, &key.token, key.agent, key.method, &*key.name)
     }
 }
 
@@ -53,21 +60,28 @@ impl Decisions {
     }
 
     /// The policy's decision, from the cache where nothing in the request could change it.
-    pub(super) fn decide(&self, route: &Route, token: &TokenDigest, question: &Question<'_>) -> Decision {
+    pub(super) fn decide(
+        &self,
+        route: &Route,
+        token: &TokenDigest,
+        agent: Option<&Acting>,
+        question: &Question<'_>,
+    ) -> Decision {
         let (Some(method), Some(name)) = (question.message.method(), name_of(&question.message.target)) else {
             return policy::decide(&route.policy, question);
         };
         if !policy::depends_only_on_caller(&route.policy, question.server, question.message) {
             return policy::decide(&route.policy, question);
         }
-        let key = KeyRef { route: route.id, token, method, name };
+        let agent = agent.map_or(0, |agent| agent.serial);
+        let key = KeyRef { route: route.id, token, agent, method, name };
         if let Some(decision) = self.decided.get(&key) {
             self.look_ups.hit();
             return Decision::clone(&decision);
         }
         self.look_ups.missed();
         let decision = policy::decide(&route.policy, question);
-        let key = Key { route: route.id, token: *token, method, name: name.into() };
+        let key = Key { route: route.id, token: *token, agent, method, name: name.into() };
         self.decided.insert(key, Arc::new(decision.clone()));
         decision
     }

@@ -82,6 +82,8 @@ pub struct ExchangeKey<'a> {
     pub client_id: Option<&'a str>,
     /// SHA-256 of the caller's token: a caller with two tokens, say of different scopes, has two entries.
     pub token_digest: &'a [u8; 32],
+    /// SHA-256 of the token of the agent that acts; none when no agent has brought one.
+    pub agent: Option<&'a [u8; 32]>,
     /// The server the token is for.
     pub server: &'a str,
     /// How it is asked for. A changed configuration has another fingerprint, so it never meets old tokens.
@@ -189,7 +191,7 @@ impl Exchanger {
         deadline: Instant,
         now: UnixSeconds,
     ) -> Result<Arc<ExchangedToken>, ExchangeError> {
-        let request = exchange::request(plan, subject.token);
+        let request = exchange::request(plan, subject);
         let first = self.ask(&request, plan, subject, deadline, now).await;
         match first {
             Err(error) if error.is_retryable() && Instant::now() + RETRY_PAUSE < deadline => {
@@ -264,6 +266,7 @@ struct OwnedKey {
     subject: Box<str>,
     client_id: Option<Box<str>>,
     token_digest: [u8; 32],
+    agent: Option<[u8; 32]>,
     server: Box<str>,
     plan: PlanFingerprint,
 }
@@ -275,17 +278,19 @@ impl From<ExchangeKey<'_>> for OwnedKey {
             subject: key.subject.into(),
             client_id: key.client_id.map(Into::into),
             token_digest: *key.token_digest,
+            agent: key.agent.copied(),
             server: key.server.into(),
             plan: key.plan,
         }
     }
 }
 
-// Token and plan tell nearly all keys apart, so only they are hashed; equality compares everything. Both kinds of key
+// Tokens and plan tell nearly all keys apart, so only they are hashed; equality compares everything. Both kinds of key
 // must feed the hasher alike.
 impl Hash for OwnedKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.token_digest.hash(state);
+        self.agent.hash(state);
         self.plan.hash(state);
     }
 }
@@ -293,6 +298,7 @@ impl Hash for OwnedKey {
 impl Hash for ExchangeKey<'_> {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.token_digest.hash(state);
+        self.agent.hash(state);
         self.plan.hash(state);
     }
 }
@@ -300,9 +306,10 @@ impl Hash for ExchangeKey<'_> {
 impl Equivalent<OwnedKey> for ExchangeKey<'_> {
     fn equivalent(&self, key: &OwnedKey) -> bool {
         // Taken apart so that a field that is added here cannot be forgotten.
-        let Self { issuer, subject, client_id, token_digest, server, plan } = *self;
+        let Self { issuer, subject, client_id, token_digest, agent, server, plan } = *self;
         *token_digest == key.token_digest
             && plan == key.plan
+            && agent == key.agent.as_ref()
             && *server == *key.server
             && *subject == *key.subject
             && *issuer == *key.issuer

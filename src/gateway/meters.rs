@@ -7,7 +7,7 @@ use dashmap::DashMap;
 use crate::policy::rule::TargetEntry;
 use crate::registry::Route;
 use crate::snapshot::Live;
-use crate::telemetry::metrics::{IssuerMetrics, Metrics, RouteMetrics, ServerMetrics};
+use crate::telemetry::metrics::{AgentMetrics, IssuerMetrics, Metrics, RouteMetrics, ServerMetrics};
 
 /// The counters of every route that has been used, looked up once per compiled route. Labels come from the configuration
 /// alone, so there are as many as it names.
@@ -21,6 +21,7 @@ pub(crate) struct Meters {
 pub(crate) struct RouteMeters {
     pub(crate) route: RouteMetrics,
     pub(crate) server: ServerMetrics,
+    pub(crate) agents: AgentMetrics,
     issuers: Vec<(Arc<str>, IssuerMetrics)>,
     unknown_issuer: IssuerMetrics,
 }
@@ -42,6 +43,7 @@ impl Meters {
         let meters = Arc::new(RouteMeters {
             route: self.metrics.route(&route.config.path),
             server: self.metrics.server(server, tools),
+            agents: agents_of(&self.metrics, route),
             issuers: route
                 .issuers
                 .iter()
@@ -57,6 +59,15 @@ impl Meters {
     }
 }
 
+/// The types of OIDC-A, and types and providers that a rule or an attester of the route names: every other one is `other`.
+fn agents_of(metrics: &Metrics, route: &Route) -> AgentMetrics {
+    let specs = || route.config.rules.iter().filter_map(|rule| rule.agent.as_ref());
+    let attesters = route.agents.iter().flat_map(|agents| &agents.trust.attesters);
+    let types = TYPES.into_iter().chain(specs().flat_map(|spec| &spec.types).map(|name| &**name));
+    let providers = specs().flat_map(|spec| &spec.providers).chain(attesters.flat_map(|attester| &attester.providers));
+    metrics.agents(types, providers.map(|name| &**name))
+}
+
 impl RouteMeters {
     /// The counters of an issuer; of no issuer in particular when the token named none of the route's.
     pub(crate) fn issuer(&self, name: Option<&str>) -> &IssuerMetrics {
@@ -64,3 +75,6 @@ impl RouteMeters {
         known.map_or(&self.unknown_issuer, |(_name, meters)| meters)
     }
 }
+
+/// The values of `agent_type` that OIDC-A 1.0 names.
+const TYPES: [&str; 6] = ["assistant", "retrieval", "coding", "domain_specific", "autonomous", "supervised"];

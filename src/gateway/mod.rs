@@ -1,5 +1,6 @@
 //! DATA PLANE: the Pingora adapter. Thin: each phase is one call into the file that answers its question.
 
+mod agents;
 mod annotations;
 mod body;
 mod credentials;
@@ -38,6 +39,7 @@ use crate::telemetry::audit::AuditSink;
 use crate::telemetry::metrics::{CacheName, Metrics, SessionEvent};
 use crate::time::Clock;
 
+use self::agents::Agents;
 use self::annotations::Annotations;
 use self::decisions::Decisions;
 use self::exchange::Exchanger;
@@ -65,6 +67,7 @@ struct Shell {
     meters: Meters,
     audit: AuditSink,
     tokens: Tokens,
+    agents: Agents,
     decisions: Decisions,
     exchanger: Exchanger,
     revoked: Revoked,
@@ -279,6 +282,7 @@ impl Gateway {
             clock: Clock,
             meters: Meters::new(Arc::clone(&metrics), Arc::clone(&live)),
             tokens: Tokens::new(limits.token_cache, metrics.cache(CacheName::Token).clone()),
+            agents: Agents::new(limits.agent_cache, metrics.cache(CacheName::Agent).clone()),
             decisions: Decisions::new(limits.decision_cache, metrics.cache(CacheName::Decision).clone()),
             exchanger: credentials::exchanger(outbound, limits.credential_cache, &metrics),
             revoked: Revoked::new(limits.revoked_sessions),
@@ -380,7 +384,8 @@ impl Gateway {
             forwarded.attempt.renewed = true;
             let shell = &self.shell;
             let (route, caller, token) = (&admitted.route, &admitted.caller, &admitted.subject_token);
-            admitted.credential = credentials::obtain(shell, route, caller, token).await?;
+            let agent = admitted.agent.as_ref();
+            admitted.credential = credentials::obtain(shell, route, caller, token, agent).await?;
         }
         forward::peer(&self.shell, admitted)
     }

@@ -7,15 +7,17 @@ use http::{HeaderName, HeaderValue, Method};
 use pingora_proxy::Session as Client;
 
 use crate::identity::Caller;
+use crate::identity::agent::{DelegationError, ServerIdentity};
 use crate::identity::bearer::{self, UnverifiedToken};
 use crate::mcp::{self, McpRequest, Message, RequestId, Revision};
-use crate::policy::{Decision, Facts, Permit, Question};
+use crate::policy::{Decision, DenialReason, Facts, Permit, Question};
 use crate::registry::Route;
 use crate::routing::Instance;
 use crate::session::{self, Binding, Session};
 use crate::snapshot::Snapshot;
 use crate::time::UnixSeconds;
 
+use super::agents::{self, Acting};
 use super::credentials::{self, Obtained};
 use super::record::Record;
 use super::rejection::Rejection;
@@ -31,6 +33,10 @@ pub(super) struct Admitted {
     pub(super) caller: Arc<Caller>,
     /// The token they proved it with: the subject of another exchange, should the server refuse the first credential.
     pub(super) subject_token: UnverifiedToken,
+    /// The software that acts for them.
+    pub(super) agent: Option<Acting>,
+    /// What the server has proved to be.
+    pub(super) server_identity: Option<Arc<ServerIdentity>>,
     /// What they ask.
     pub(super) ask: Ask,
     /// Which conversation it belongs to.
@@ -80,12 +86,15 @@ pub(super) async fn admit(
 ) -> Result<Admitted, Rejection> {
     let route = route_of(shell, &world, client, record)?;
     let (caller, subject_token) = authenticate(shell, &route, client, record).await?;
+    let agent = agents::acting(shell, &route, &caller, &subject_token, &client.req_header().headers, record).await?;
     let ask = classify(shell, &world, &route, client, record).await?;
     let session = open_session(shell, &world, &route, &caller, &ask, client, record)?;
-    let permits = decide(shell, &route, &caller, &subject_token, &ask, client, record)?;
+    let server_identity = identify(shell, &route)?;
+    let who = Who { caller: &caller, token: &subject_token, agent: agent.as_ref() };
+    let permits = decide(shell, &route, who, server_identity.as_deref(), &ask, client, record)?;
     let instance = pick(&route, session.as_ref(), record)?;
     promise_record(shell, &world, record).await?;
-    let credential = obtain(shell, &route, &caller, &subject_token, &permits, record).await?;
+    let credential = obtain(shell, &route, who, &permits, record).await?;
     let headers = &client.req_header().headers;
     Ok(Admitted {
         session_id: session.as_ref().and_then(|_session| headers.get(SESSION_ID).cloned()),
@@ -94,6 +103,8 @@ pub(super) async fn admit(
         route,
         caller,
         subject_token,
+        agent,
+        server_identity,
         ask,
         session,
         permits,
@@ -195,12 +206,29 @@ fn open_session(
     Ok(Some(session))
 }
 
+/// Everybody a request comes from.
+#[derive(Clone, Copy)]
+struct Who<'a> {
+    caller: &'a Caller,
+    token: &'a UnverifiedToken,
+    agent: Option<&'a Acting>,
+}
+
+/// Is the server what it must be: one that has to prove it gets nothing before it has.
+fn identify(shell: &Shell, route: &Route) -> Result<Option<Arc<ServerIdentity>>, Rejection> {
+    let Some(proof) = &route.server.proof else { return Ok(None) };
+    match proof.current(shell.clock.now()) {
+        None if proof.config.required => Err(Rejection::UnidentifiedServer),
+        identity => Ok(identity),
+    }
+}
+
 /// May they: every message needs a permit of its own.
 fn decide(
     shell: &Shell,
     route: &Route,
-    caller: &Caller,
-    token: &UnverifiedToken,
+    Who { caller, token, agent }: Who<'_>,
+    server_identity: Option<&ServerIdentity>,
     ask: &Ask,
     client: &Client,
     record: &mut Record,
@@ -216,6 +244,8 @@ fn decide(
         headers: &head.headers,
         client_ip: record.client_ip,
         client_certificate: certificate.as_deref(),
+        agent: agent.map(|agent| &*agent.identity),
+        server_identity,
         body_bytes: request.body.len(),
         revision: request.revision,
     };
@@ -225,10 +255,13 @@ fn decide(
         .iter()
         .map(|message| {
             let question = Question { caller, server: route.server.name(), message, facts: &facts };
-            match shell.decisions.decide(route, &token, &question) {
+            match shell.decisions.decide(route, &token, agent, &question) {
                 Decision::Permit(permit) => Ok(permit),
                 Decision::Deny(denial) => {
                     record.denied(&denial);
+                    if denial.reason == DenialReason::DelegationRefused {
+                        return Err(Rejection::DelegationRefused(DelegationError::ResourceNotAllowed));
+                    }
                     let challenge =
                         denial.challenge.and_then(|scopes| route.challenges.insufficient_scope(&scopes).ok());
                     Err(challenge.map_or(Rejection::Denied, |challenge| Rejection::InsufficientScope { challenge }))
@@ -270,12 +303,11 @@ async fn promise_record(shell: &Shell, world: &Snapshot, record: &mut Record) ->
 async fn obtain(
     shell: &Shell,
     route: &Route,
-    caller: &Caller,
-    subject_token: &UnverifiedToken,
+    Who { caller, token, agent }: Who<'_>,
     _permits: &Permits,
     record: &mut Record,
 ) -> Result<Option<Obtained>, Rejection> {
-    let obtained = credentials::obtain(shell, route, caller, subject_token).await?;
+    let obtained = credentials::obtain(shell, route, caller, token, agent).await?;
     if let Some(obtained) = &obtained {
         record.credential(&obtained.credential);
     }

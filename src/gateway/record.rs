@@ -11,7 +11,7 @@ use pingora_proxy::Session as Client;
 use crate::audit::{self, Event, EventKind, Outcome};
 use crate::config::OnFull;
 use crate::credential::Credential;
-use crate::identity::{Caller, ClientCertificate, Shown};
+use crate::identity::{AgentIdentity, Caller, ClientCertificate, Shown};
 use crate::lifecycle::OpenRequest;
 use crate::mcp::{McpRequest, Message, Method, RequestId, Revision, Target};
 use crate::policy::{Denial, Effect, Permit};
@@ -37,6 +37,8 @@ pub(super) struct Record {
     pub(super) route: Option<Arc<Route>>,
     meters: Option<Arc<RouteMeters>>,
     pub(super) caller: Option<Arc<Caller>>,
+    /// The software that acts, once verified; whether it may act for the caller is another question.
+    pub(super) agent: Option<Arc<AgentIdentity>>,
     pub(super) instance: Option<Arc<Instance>>,
     pub(super) revision: Option<Revision>,
     pub(super) origin: Option<AllowedOrigin>,
@@ -96,6 +98,7 @@ impl Record {
             route: None,
             meters: None,
             caller: None,
+            agent: None,
             instance: None,
             revision: None,
             origin: None,
@@ -281,7 +284,7 @@ impl Record {
             client_certificate: self.client_certificate().cloned(),
             route: self.route.as_ref().map(|route| Arc::clone(&route.config.path)),
             principal: self.caller.as_deref().map(audit::Principal::from),
-            agent: None,
+            agent: self.agent.clone(),
             server: self.route.as_ref().map(|route| Arc::clone(route.server.name())),
             instance: self.instance.as_ref().map(|instance| Arc::clone(&instance.id)),
             session: self.session,
@@ -306,7 +309,9 @@ impl Record {
 pub(super) async fn finish(shell: &Shell, client: &mut Client, record: &mut Record) {
     let kind = match (record.is_local, record.reason) {
         (true, _) => EventKind::HttpAnswered,
-        (false, Some("missing_token" | "invalid_token")) => EventKind::AuthRefused,
+        (false, Some("missing_token" | "invalid_token" | "missing_agent_token" | "invalid_agent_token")) => {
+            EventKind::AuthRefused
+        }
         (false, _) => EventKind::McpRequest,
     };
     let mut event = record.event(kind);
@@ -338,6 +343,9 @@ impl Drop for Record {
 fn tell_metrics(record: &Record, event: &Event) {
     let Some(meters) = &record.meters else { return };
     meters.route.finished(record.method_label(), event.outcome, event.duration);
+    if let Some(agent) = &record.agent {
+        meters.agents.acted(agent.kind.as_deref(), agent.provider.as_deref(), event.outcome);
+    }
     meters.route.gateway_took(event.duration.saturating_sub(record.upstream_total()));
     if let Some(decision) = &record.decision {
         meters.route.decided(decision.effect, decision.reason);

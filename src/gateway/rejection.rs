@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 
 use crate::credential::ExchangeError;
 use crate::identity::AuthnError;
+use crate::identity::agent::{AgentError, DelegationError};
 use crate::mcp::{RequestError, RequestId, Revision};
 
 /// Every way the gateway refuses.
@@ -23,6 +24,8 @@ pub(crate) enum Rejection {
     ClientGone,
     /// No rule permits it, and no scope would help.
     Denied,
+    /// The agent is believed, but may not do this for this caller.
+    DelegationRefused(DelegationError),
     /// The token exchange failed.
     Exchange(ExchangeError),
     /// The TLS session was resumed, and the client certificate it began with is trusted no more.
@@ -35,6 +38,13 @@ pub(crate) enum Rejection {
     HeadersTooLarge,
     /// A rule would permit it to a caller with more scopes.
     InsufficientScope {
+        /// `WWW-Authenticate`.
+        challenge: HeaderValue,
+    },
+    /// The agent's token is not believed.
+    InvalidAgentToken {
+        /// Why, as one of a fixed set of words.
+        error: AgentError,
         /// `WWW-Authenticate`.
         challenge: HeaderValue,
     },
@@ -54,6 +64,11 @@ pub(crate) enum Rejection {
         /// `Allow`.
         allow: &'static str,
     },
+    /// No agent is named where one must be.
+    MissingAgentToken {
+        /// `WWW-Authenticate`.
+        challenge: HeaderValue,
+    },
     /// No bearer token.
     MissingToken {
         /// `WWW-Authenticate`.
@@ -69,6 +84,8 @@ pub(crate) enum Rejection {
     Request(RequestError),
     /// The process ends, and its successor serves: what is still open is ended.
     ShuttingDown,
+    /// The server has not proved to be what it must be.
+    UnidentifiedServer,
     /// The session is unknown, expired, forged or someone else's: all alike.
     UnknownSession,
     /// `Content-Type` is not JSON, or the body is encoded.
@@ -100,6 +117,9 @@ impl Rejection {
             Self::BodyTooLarge => (S::PAYLOAD_TOO_LARGE, "body_too_large", "the request body is too large"),
             Self::ClientGone => (S::BAD_REQUEST, "client_gone", "the connection broke"),
             Self::Denied => (S::FORBIDDEN, "denied", "not permitted"),
+            Self::DelegationRefused(_) => {
+                (S::FORBIDDEN, "delegation_refused", "the agent may not do this for this caller")
+            }
             Self::Exchange(ExchangeError::Timeout) => {
                 (S::GATEWAY_TIMEOUT, "exchange_timeout", "no credential for the server could be obtained in time")
             }
@@ -113,6 +133,9 @@ impl Rejection {
                 (S::REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large", "the request headers are too large")
             }
             Self::InsufficientScope { .. } => (S::FORBIDDEN, "insufficient_scope", "the access token lacks a scope"),
+            Self::InvalidAgentToken { .. } => {
+                (S::UNAUTHORIZED, "invalid_agent_token", "the agent's token is not valid here")
+            }
             Self::InvalidToken { .. } => (S::UNAUTHORIZED, "invalid_token", "the access token is not valid here"),
             Self::LengthRequired => {
                 (S::LENGTH_REQUIRED, "length_required", "a body of more than 64 KiB needs a Content-Length")
@@ -120,6 +143,9 @@ impl Rejection {
             Self::Malformed => (S::BAD_REQUEST, "malformed_request", "the request is malformed"),
             Self::MethodNotAllowed { .. } => {
                 (S::METHOD_NOT_ALLOWED, "method_not_allowed", "this HTTP method is not offered here")
+            }
+            Self::MissingAgentToken { .. } => {
+                (S::UNAUTHORIZED, "missing_agent_token", "a token of the agent is required")
             }
             Self::MissingToken { .. } => (S::UNAUTHORIZED, "missing_token", "an access token is required"),
             Self::NoHealthyInstance => {
@@ -131,6 +157,9 @@ impl Rejection {
             }
             Self::Request(error) => (error.status(), error.label(), error.public_message()),
             Self::ShuttingDown => (S::SERVICE_UNAVAILABLE, "shutting_down", "the gateway is being replaced; ask again"),
+            Self::UnidentifiedServer => {
+                (S::SERVICE_UNAVAILABLE, "unidentified_server", "the server has not proved what it is")
+            }
             Self::UnknownSession => (S::NOT_FOUND, "unknown_session", "unknown session; initialize a new one"),
             Self::UnsupportedMediaType => (
                 S::UNSUPPORTED_MEDIA_TYPE,
@@ -164,9 +193,17 @@ impl Rejection {
         if let Self::Exchange(error) = self { Some(error.label()) } else { self.public_detail() }
     }
 
-    /// A finer fixed word that the caller may know too: it is about their own token.
+    /// A finer fixed word that the caller may know too: it is about their own token, or their agent's.
     fn public_detail(&self) -> Option<&'static str> {
-        if let Self::InvalidToken { error, .. } = self { Some(error.label()) } else { None }
+        if let Self::InvalidToken { error, .. } = self {
+            Some(error.label())
+        } else if let Self::InvalidAgentToken { error, .. } = self {
+            Some(error.label())
+        } else if let Self::DelegationRefused(error) = self {
+            Some(error.label())
+        } else {
+            None
+        }
     }
 
     /// JSON-RPC error code: the reserved codes where the specification names one, else the HTTP status, which lies
@@ -196,7 +233,9 @@ impl Rejection {
             return Some((ALLOW, HeaderValue::from_static(allow)));
         }
         if let Self::InsufficientScope { challenge }
+        | Self::InvalidAgentToken { challenge, .. }
         | Self::InvalidToken { challenge, .. }
+        | Self::MissingAgentToken { challenge }
         | Self::MissingToken { challenge } = self
         {
             return Some((WWW_AUTHENTICATE, challenge.clone()));

@@ -381,6 +381,8 @@ fn with_filter<T>(
         headers: head,
         client_ip: record.client_ip,
         client_certificate: record.client_certificate().map(|certificate| &**certificate),
+        agent: admitted.agent.as_ref().map(|agent| &*agent.identity),
+        server_identity: admitted.server_identity.as_deref(),
         body_bytes: record.bytes_in,
         revision: admitted.ask.revision(),
     };

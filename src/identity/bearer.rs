@@ -3,6 +3,7 @@
 use std::fmt;
 
 use http::HeaderMap;
+use http::HeaderName;
 use http::HeaderValue;
 use http::header::AUTHORIZATION;
 
@@ -40,14 +41,38 @@ pub fn unverified_token(head: &HeaderMap) -> Result<UnverifiedToken, BearerError
     if token.is_empty() {
         return Err(BearerError::Missing);
     }
+    read(value, bytes.len() - token.len())
+}
+
+/// Takes the token out of the header `name`, which holds it alone, without a scheme. `None`: there is no such header.
+///
+/// The token is a `b64token` (RFC 6750 §2.1) of at most [`TOKEN_BYTES_MAX`] bytes and shares the head's memory.
+///
+/// # Errors
+/// [`BearerError::Missing`] when the header is empty, [`BearerError::Repeated`] with two of them, whatever they hold;
+/// [`BearerError::Malformed`] and [`BearerError::TooLong`] for what cannot be a token.
+pub fn unverified_token_in(head: &HeaderMap, name: &HeaderName) -> Result<Option<UnverifiedToken>, BearerError> {
+    let mut headers = head.get_all(name).iter();
+    let Some(value) = headers.next() else { return Ok(None) };
+    if headers.next().is_some() {
+        return Err(BearerError::Repeated);
+    }
+    if value.is_empty() {
+        return Err(BearerError::Missing);
+    }
+    read(value, 0).map(Some)
+}
+
+/// Reads the token that stands in `value` from byte `start` on.
+fn read(value: &HeaderValue, start: usize) -> Result<UnverifiedToken, BearerError> {
+    let token = value.as_bytes().get(start..).unwrap_or_default();
     if token.len() > TOKEN_BYTES_MAX {
         return Err(BearerError::TooLong);
     }
     if !is_b64token(token) {
         return Err(BearerError::Malformed);
     }
-    let digest = TokenDigest(crypto::sha256(token));
-    Ok(UnverifiedToken { start: bytes.len() - token.len(), digest, value: value.clone() })
+    Ok(UnverifiedToken { start, digest: TokenDigest(crypto::sha256(token)), value: value.clone() })
 }
 
 /// A Bearer token as it came. Nothing in it is believed, and it is never printed.
@@ -215,6 +240,28 @@ mod tests {
         let mut latin = HeaderMap::new();
         latin.insert(AUTHORIZATION, HeaderValue::from_bytes(b"Bearer abc\xff").unwrap());
         assert_eq!(unverified_token(&latin).unwrap_err(), BearerError::Malformed);
+    }
+
+    #[test]
+    fn a_token_in_a_header_of_its_own_stands_alone_in_it() {
+        let name = HeaderName::from_static("x-agent-token");
+        let long = "a".repeat(TOKEN_BYTES_MAX + 1);
+        for (values, expected) in [
+            (&[][..], Ok(None)),
+            (&["abc.def.ghi"], Ok(Some("abc.def.ghi".to_owned()))),
+            (&[""], Err(BearerError::Missing)),
+            (&["abc", "abc"], Err(BearerError::Repeated)),
+            (&["Bearer abc"], Err(BearerError::Malformed)),
+            (&["abc, def"], Err(BearerError::Malformed)),
+            (&[&long], Err(BearerError::TooLong)),
+        ] {
+            let mut head = HeaderMap::new();
+            for value in values {
+                head.append(&name, HeaderValue::from_str(value).unwrap());
+            }
+            let read = unverified_token_in(&head, &name).map(|token| token.map(|token| token.as_str().to_owned()));
+            assert_eq!(read, expected, "{values:?}");
+        }
     }
 
     #[test]

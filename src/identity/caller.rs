@@ -1,6 +1,7 @@
 //! Who was it, once the token has been believed?
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 
@@ -76,6 +77,7 @@ pub struct Caller {
     pub(super) claims: Map<String, Value>,
     pub(super) expires_at: UnixSeconds,
     pub(super) key: Box<str>,
+    pub(super) clock_leeway: Duration,
 }
 
 impl Caller {
@@ -127,6 +129,12 @@ impl Caller {
         &self.key
     }
 
+    /// The tolerance its issuer's clock has: what else is dated in the token is held against it too.
+    #[must_use]
+    pub fn clock_leeway(&self) -> Duration {
+        self.clock_leeway
+    }
+
     /// A caller made up for a unit test.
     #[cfg(test)]
     pub(crate) fn for_test(scopes: &[&str], claims: Map<String, Value>) -> Self {
@@ -139,6 +147,7 @@ impl Caller {
             claims,
             expires_at: UnixSeconds(u64::MAX),
             key: "test".into(),
+            clock_leeway: Duration::ZERO,
         }
     }
 }

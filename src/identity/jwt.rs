@@ -33,7 +33,12 @@ use crate::time::UnixSeconds;
 /// [`Algorithm`]), [`AuthnError::UnsupportedCritical`], [`AuthnError::KeyInHeader`], [`AuthnError::WrongType`],
 /// [`AuthnError::MissingClaim`] and [`AuthnError::InvalidClaim`] for `iss`.
 pub fn peek(token: &UnverifiedToken) -> Result<Unverified<'_>, AuthnError> {
-    let token = token.as_str();
+    peek_text(token.as_str(), &[])
+}
+
+/// The same for a JWT that came by another way than a request's head, where `typ` may also be one of `types`: lower case,
+/// without `application/`.
+pub(super) fn peek_text<'t>(token: &'t str, types: &[&str]) -> Result<Unverified<'t>, AuthnError> {
     let (signed, signature) = token.rsplit_once('.').ok_or(AuthnError::Malformed)?;
     let (header, payload) = signed.split_once('.').ok_or(AuthnError::Malformed)?;
     // A JWE has five parts (RFC 7516 §7.1); what it would decrypt to has no signature to believe.
@@ -41,7 +46,7 @@ pub fn peek(token: &UnverifiedToken) -> Result<Unverified<'_>, AuthnError> {
         return Err(AuthnError::Malformed);
     }
 
-    let header = Header::read(json::strict_object(&decode(header)?)?)?;
+    let header = Header::read(json::strict_object(&decode(header)?)?, types)?;
     let claims = json::strict_object(&decode(payload)?)?;
     let signature = decode(signature)?;
     let issuer = required_string(&claims, "iss")?.into();
@@ -116,23 +121,9 @@ impl Unverified<'_> {
         resource: &str,
         now: UnixSeconds,
     ) -> Result<Caller, AuthnError> {
-        if *self.issuer != *issuer.issuer {
-            return Err(AuthnError::WrongIssuer);
-        }
-        if !issuer.algorithms.contains(&self.header.algorithm) {
-            return Err(AuthnError::UnsupportedAlgorithm);
-        }
-        let key = self.signing_key(keys)?;
-
-        let mut claims = self.claims;
-        let expires_at = check_times(&claims, now, issuer.clock_leeway)?;
-        check_audience(&claims, &issuer.audiences, resource)?;
-        check_type(self.header.token_type, &claims, issuer.token_types)?;
-        // RFC 9449 §7.1, RFC 8705 §3: a token that names the sender's key is worth nothing without proof of that key, and
-        // a plain Bearer request holds none. Were it taken, whoever steals such a token could use it after all.
-        if claims.contains_key("cnf") {
-            return Err(AuthnError::SenderConstrained);
-        }
+        let signed = self.signed(issuer, keys)?;
+        let expires_at = signed.check_bearer(issuer, resource, now)?;
+        let Signed { mut claims, key, .. } = signed;
 
         let subject = required_string(&claims, "sub")?.into();
         let client_id = optional_string(&claims, "client_id")?;
@@ -149,7 +140,24 @@ impl Unverified<'_> {
             claims,
             expires_at,
             key,
+            clock_leeway: issuer.clock_leeway,
         })
+    }
+
+    /// What a key of the issuer has signed. Nothing else is checked: not for whom it is, not for how long.
+    ///
+    /// # Errors
+    /// [`AuthnError::WrongIssuer`], [`AuthnError::UnsupportedAlgorithm`], [`AuthnError::UnknownKey`] and
+    /// [`AuthnError::BadSignature`].
+    pub(super) fn signed(self, issuer: &IssuerPolicy, keys: &KeySet) -> Result<Signed, AuthnError> {
+        if *self.issuer != *issuer.issuer {
+            return Err(AuthnError::WrongIssuer);
+        }
+        if !issuer.algorithms.contains(&self.header.algorithm) {
+            return Err(AuthnError::UnsupportedAlgorithm);
+        }
+        let key = self.signing_key(keys)?;
+        Ok(Signed { token_type: self.header.token_type, claims: self.claims, key })
     }
 
     /// The thumbprint of the key that made the signature.
@@ -169,6 +177,35 @@ impl Unverified<'_> {
 impl std::fmt::Debug for Unverified<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Unverified(…)")
+    }
+}
+
+/// The claims of a token whose signature is good.
+pub(super) struct Signed {
+    token_type: HeaderType,
+    pub(super) claims: Map<String, Value>,
+    /// The thumbprint of the key that signed.
+    pub(super) key: Box<str>,
+}
+
+impl Signed {
+    /// Checks everything that makes a signed token good for its bearer, in the order that [`Unverified::verify`] tells,
+    /// and returns its `exp`.
+    pub(super) fn check_bearer(
+        &self,
+        issuer: &IssuerPolicy,
+        resource: &str,
+        now: UnixSeconds,
+    ) -> Result<UnixSeconds, AuthnError> {
+        let expires_at = check_times(&self.claims, now, issuer.clock_leeway)?;
+        check_audience(&self.claims, &issuer.audiences, resource)?;
+        check_type(self.token_type, &self.claims, issuer.token_types)?;
+        // RFC 9449 §7.1, RFC 8705 §3: a token that names the sender's key is worth nothing without proof of that key, and
+        // a plain Bearer request holds none. Were it taken, whoever steals such a token could use it after all.
+        if self.claims.contains_key("cnf") {
+            return Err(AuthnError::SenderConstrained);
+        }
+        Ok(expires_at)
     }
 }
 
@@ -318,7 +355,7 @@ struct Header {
 }
 
 impl Header {
-    fn read(members: Map<String, Value>) -> Result<Self, AuthnError> {
+    fn read(members: Map<String, Value>, types: &[&str]) -> Result<Self, AuthnError> {
         if members.contains_key("crit") {
             return Err(AuthnError::UnsupportedCritical);
         }
@@ -336,7 +373,7 @@ impl Header {
         Ok(Self {
             algorithm: Algorithm::parse(algorithm).ok_or(AuthnError::UnsupportedAlgorithm)?,
             kid: text("kid")?.map(Into::into),
-            token_type: HeaderType::read(text("typ")?)?,
+            token_type: HeaderType::read(text("typ")?, types)?,
         })
     }
 }
@@ -347,25 +384,32 @@ impl Header {
 enum HeaderType {
     /// `at+jwt` (RFC 9068 §2.1).
     AccessToken,
+    /// One that the reader has asked for, where no access token is meant.
+    Expected,
     /// `JWT`, or nothing at all.
     Unspecific,
 }
 
 impl HeaderType {
-    fn read(typ: Option<&str>) -> Result<Self, AuthnError> {
+    fn read(typ: Option<&str>, types: &[&str]) -> Result<Self, AuthnError> {
         let Some(typ) = typ else { return Ok(Self::Unspecific) };
         // RFC 7515 §4.1.9: a media type, in any case, whose `application/` may be left out.
         let typ = typ.to_ascii_lowercase();
         match typ.strip_prefix("application/").unwrap_or(&typ) {
             "at+jwt" => Ok(Self::AccessToken),
             "jwt" => Ok(Self::Unspecific),
+            typ if types.contains(&typ) => Ok(Self::Expected),
             _ => Err(AuthnError::WrongType),
         }
     }
 }
 
 /// The moment the token ends.
-fn check_times(claims: &Map<String, Value>, now: UnixSeconds, leeway: Duration) -> Result<UnixSeconds, AuthnError> {
+pub(super) fn check_times(
+    claims: &Map<String, Value>,
+    now: UnixSeconds,
+    leeway: Duration,
+) -> Result<UnixSeconds, AuthnError> {
     let exp = numeric_date(claims, "exp")?.ok_or(AuthnError::MissingClaim)?;
     // RFC 7519 §4.1.4: "on or after which" it is over.
     if exp.floor().plus(leeway) <= now {
@@ -383,14 +427,14 @@ fn check_times(claims: &Map<String, Value>, now: UnixSeconds, leeway: Duration) 
 }
 
 /// RFC 7519 §2 "NumericDate": seconds, perhaps with a fraction.
-enum NumericDate {
+pub(super) enum NumericDate {
     Fractional(f64),
     Whole(u64),
 }
 
 impl NumericDate {
     /// Cut to a second that has begun, so that a token never lives longer than it says.
-    fn floor(&self) -> UnixSeconds {
+    pub(super) fn floor(&self) -> UnixSeconds {
         match self {
             Self::Fractional(seconds) => whole_seconds(seconds.floor()),
             Self::Whole(seconds) => UnixSeconds(*seconds),
@@ -414,7 +458,7 @@ fn whole_seconds(seconds: f64) -> UnixSeconds {
     UnixSeconds(seconds as u64)
 }
 
-fn numeric_date(claims: &Map<String, Value>, name: &str) -> Result<Option<NumericDate>, AuthnError> {
+pub(super) fn numeric_date(claims: &Map<String, Value>, name: &str) -> Result<Option<NumericDate>, AuthnError> {
     let Some(value) = claims.get(name) else { return Ok(None) };
     if let Some(whole) = value.as_u64() {
         return Ok(Some(NumericDate::Whole(whole)));
@@ -424,7 +468,11 @@ fn numeric_date(claims: &Map<String, Value>, name: &str) -> Result<Option<Numeri
 
 /// RFC 7519 §4.1.3: a string or an array of strings. Compared exactly (RFC 8725 §3.9): `https://h/mcp` and `https://h/mcp/`
 /// are two servers, and a token for one of them is none for the other.
-fn check_audience(claims: &Map<String, Value>, accepted: &[Box<str>], resource: &str) -> Result<(), AuthnError> {
+pub(super) fn check_audience(
+    claims: &Map<String, Value>,
+    accepted: &[Box<str>],
+    resource: &str,
+) -> Result<(), AuthnError> {
     let names_us = |audience: &str| {
         if accepted.is_empty() { audience == resource } else { accepted.iter().any(|ours| **ours == *audience) }
     };
@@ -494,7 +542,7 @@ fn take_scopes(claims: &mut Map<String, Value>, names: &[Box<str>]) -> Result<Sc
     Ok(Scopes::new(scopes))
 }
 
-fn required_string<'a>(claims: &'a Map<String, Value>, name: &str) -> Result<&'a str, AuthnError> {
+pub(super) fn required_string<'a>(claims: &'a Map<String, Value>, name: &str) -> Result<&'a str, AuthnError> {
     match optional_string(claims, name)? {
         None => Err(AuthnError::MissingClaim),
         Some("") => Err(AuthnError::InvalidClaim),
@@ -502,7 +550,7 @@ fn required_string<'a>(claims: &'a Map<String, Value>, name: &str) -> Result<&'a
     }
 }
 
-fn optional_string<'a>(claims: &'a Map<String, Value>, name: &str) -> Result<Option<&'a str>, AuthnError> {
+pub(super) fn optional_string<'a>(claims: &'a Map<String, Value>, name: &str) -> Result<Option<&'a str>, AuthnError> {
     claims.get(name).map(|value| value.as_str().ok_or(AuthnError::InvalidClaim)).transpose()
 }
 

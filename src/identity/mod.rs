@@ -5,6 +5,7 @@
 //! [`jwt::Unverified::verify`] (one signature). A refusal is told to the client by [`challenge::Challenges`], and the way to
 //! a token by [`metadata::ResourceMetadata`].
 
+pub mod agent;
 pub mod bearer;
 pub mod caller;
 pub mod certificate;
@@ -23,6 +24,7 @@ mod json;
 #[cfg(test)]
 pub(crate) mod testkit;
 
+pub use agent::AgentIdentity;
 pub use bearer::{BearerError, TokenDigest, UnverifiedToken};
 pub use caller::{Caller, Principal, Scopes};
 pub use certificate::{ClientCertificate, Shown};

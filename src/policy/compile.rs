@@ -8,7 +8,7 @@ use std::thread;
 use super::cel::Condition;
 use super::claim::ClaimTest;
 use super::index::{Bucket, Entry, Kind, Names, Pattern};
-use super::rule::{Effect, RuleSpec, TargetEntry};
+use super::rule::{AgentSpec, Effect, RuleSpec, TargetEntry};
 use crate::identity::Scopes;
 use crate::mcp::Method;
 
@@ -32,6 +32,7 @@ pub(super) struct Rule {
     pub(super) effect: Effect,
     pub(super) scopes: Scopes,
     pub(super) claims: Box<[ClaimTest]>,
+    pub(super) agent: Option<AgentSpec>,
     pub(super) when: Option<Condition>,
 }
 
@@ -198,6 +199,7 @@ impl Compiler<'_> {
             effect: spec.effect,
             scopes: Scopes::new(spec.scopes.iter().cloned()),
             claims: claims.into(),
+            agent: spec.agent.clone(),
             when: self.condition(spec.when.as_deref(), || "when".into()),
         }
     }

@@ -9,7 +9,8 @@ use super::cel::{Condition, Inputs, Stop};
 use super::compile::{Policy, Rule};
 use super::index::{Bucket, Candidate, Candidates, Entry, Kind};
 use super::rule::Effect;
-use crate::identity::{Caller, ClientCertificate, Scopes};
+use crate::identity::agent::ServerIdentity;
+use crate::identity::{AgentIdentity, Caller, ClientCertificate, Scopes};
 use crate::mcp::{Message, Method, Revision, Target};
 use crate::time::UnixSeconds;
 
@@ -30,6 +31,10 @@ pub struct Facts<'a> {
     pub client_ip: Option<IpAddr>,
     /// `request.client_certificate`; null without one.
     pub client_certificate: Option<&'a ClientCertificate>,
+    /// `agent`: the software that acts; null when none is known.
+    pub agent: Option<&'a AgentIdentity>,
+    /// `tool.server_identity`: what the server has proved to be; null when it has proved nothing.
+    pub server_identity: Option<&'a ServerIdentity>,
     /// `request.bytes`: the length of the body.
     pub body_bytes: usize,
     /// `request.protocol_version`.
@@ -87,6 +92,8 @@ pub struct Denial {
 /// Why a message was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DenialReason {
+    /// What was delegated to the agent does not reach this.
+    DelegationRefused,
     /// No additional scope would change it.
     Denied,
     /// The scopes of the challenge would have it permitted.
@@ -98,6 +105,7 @@ impl DenialReason {
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
+            Self::DelegationRefused => "delegation_refused",
             Self::Denied => "denied",
             Self::InsufficientScope => "insufficient_scope",
         }
@@ -115,6 +123,9 @@ impl DenialReason {
 ///
 /// A resource URI with a `.` or `..` segment is refused: what it names depends on who resolves it, so no prefix in a
 /// rule could be held against it.
+///
+/// Before any rule is asked, what was delegated to the agent must reach what is asked for
+/// ([`AgentIdentity::reaches`]): the tool, prompt or resource, and for `tasks/*` the server.
 pub fn decide(policy: &Policy, question: &Question<'_>) -> Decision {
     match Subject::of(question.message) {
         Subject::Listen => decide_listen(policy, question),
@@ -125,9 +136,9 @@ pub fn decide(policy: &Policy, question: &Question<'_>) -> Decision {
     }
 }
 
-/// Whether [`decide`] would say the same to every message of this caller with the same method and target: no rule
-/// about it reads arguments, `_meta`, the HTTP request or the time. Then the decision may be kept per (token, server,
-/// method, target) for as long as the token and the policy live.
+/// Whether [`decide`] would say the same to every message of this caller and agent with the same method and target: no rule
+/// about it reads arguments, `_meta`, the HTTP request, the server's identity or the time. Then the decision may be kept per
+/// (token, agent, server, method, target) for as long as token, agent and policy live.
 #[must_use]
 pub fn depends_only_on_caller(policy: &Policy, server: &str, message: &Message) -> bool {
     match Subject::of(message) {
@@ -203,6 +214,9 @@ impl<'a> Subject<'a> {
 }
 
 fn decide_method(policy: &Policy, question: &Question<'_>, method: Method, otherwise: Effect) -> Decision {
+    if otherwise == Effect::Deny && !question.facts.delegation_reaches(question.server, None) {
+        return beyond_delegation();
+    }
     let nothing = Bucket::nothing();
     let candidates = Candidates::new([nothing, nothing, policy.naming(method)]);
     judge(policy, &candidates, &question.inputs(method, ""), otherwise)
@@ -210,6 +224,9 @@ fn decide_method(policy: &Policy, question: &Question<'_>, method: Method, other
 
 fn decide_named(policy: &Policy, question: &Question<'_>, method: Method, kind: Kind, name: &str) -> Decision {
     let Some(buckets) = buckets(policy, question.server, method, kind, name) else { return deny() };
+    if !question.facts.delegation_reaches(question.server, Some(name)) {
+        return beyond_delegation();
+    }
     if kind == Kind::Resource && has_dot_segment(name) {
         return deny();
     }
@@ -245,6 +262,13 @@ pub(super) fn buckets<'p>(
     Some([names.named(name), &names.all, policy.naming(method)])
 }
 
+impl Facts<'_> {
+    /// Whether what was delegated to the agent, if one acts, reaches `name` at `server`.
+    pub(super) fn delegation_reaches(&self, server: &str, name: Option<&str>) -> bool {
+        self.agent.is_none_or(|agent| agent.reaches(server, name))
+    }
+}
+
 impl<'a> Question<'a> {
     fn inputs(&self, method: Method, tool: &'a str) -> Inputs<'a> {
         Inputs {
@@ -261,7 +285,7 @@ impl<'a> Question<'a> {
 fn judge(policy: &Policy, candidates: &Candidates<'_>, inputs: &Inputs<'_>, otherwise: Effect) -> Decision {
     for candidate in candidates.clone() {
         let Some(rule) = policy.rules.get(candidate.rule) else { continue };
-        if !rule.is_about(inputs.caller) || rule.scopes.missing_from(inputs.caller.scopes()) > 0 {
+        if !rule.is_about(inputs) || rule.scopes.missing_from(inputs.caller.scopes()) > 0 {
             continue;
         }
         match (rule.effect, rule.condition(&candidate, inputs)) {
@@ -289,6 +313,10 @@ fn refuse(policy: &Policy, candidates: &Candidates<'_>, inputs: &Inputs<'_>, by:
     })
 }
 
+fn beyond_delegation() -> Decision {
+    Decision::Deny(Denial { reason: DenialReason::DelegationRefused, rule: None, challenge: None })
+}
+
 fn deny() -> Decision {
     Decision::Deny(Denial { reason: DenialReason::Denied, rule: None, challenge: None })
 }
@@ -303,7 +331,7 @@ fn challenge(policy: &Policy, candidates: &Candidates<'_>, inputs: &Inputs<'_>, 
     for candidate in candidates.clone().take_while(|candidate| by.is_none_or(|by| candidate.rule < by)) {
         let Some(rule) = policy.rules.get(candidate.rule) else { continue };
         let missing = rule.scopes.missing_from(held);
-        if missing == 0 || !rule.is_about(inputs.caller) {
+        if missing == 0 || !rule.is_about(inputs) {
             continue;
         }
         match (rule.effect, rule.condition(&candidate, inputs)) {
@@ -332,9 +360,10 @@ pub(super) enum Truth {
 }
 
 impl Rule {
-    /// Whether its claim conditions hold.
-    pub(super) fn is_about(&self, caller: &Caller) -> bool {
-        self.claims.iter().all(|claim| claim.holds(caller.claims()))
+    /// Whether its conditions on caller and agent hold, scopes aside.
+    pub(super) fn is_about(&self, inputs: &Inputs<'_>) -> bool {
+        self.claims.iter().all(|claim| claim.holds(inputs.caller.claims()))
+            && self.agent.as_ref().is_none_or(|spec| inputs.facts.agent.is_some_and(|agent| spec.holds(agent)))
     }
 
     /// Whether one of the target entries and the rule's own condition hold.

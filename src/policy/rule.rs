@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use crate::identity::AgentIdentity;
+
 /// What a rule, or the default, does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Effect {
@@ -22,10 +24,45 @@ pub struct RuleSpec {
     pub scopes: Vec<Box<str>>,
     /// `source.jwt.claims`: all must hold.
     pub claims: Vec<ClaimSpec>,
+    /// `source.agent`; `None`: whoever calls, with an agent or without.
+    pub agent: Option<AgentSpec>,
     /// `target`; empty: every tool, prompt and resource.
     pub target: TargetSpec,
     /// `when` (or `cel`) at the rule's top level; blank is none.
     pub when: Option<Box<str>>,
+}
+
+/// `source.agent`: an agent acts, and everything here holds of it. An empty list holds of every agent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AgentSpec {
+    /// Any of these types.
+    pub types: Vec<Box<str>>,
+    /// Any of these providers.
+    pub providers: Vec<Box<str>>,
+    /// Any of these models.
+    pub models: Vec<Box<str>>,
+    /// Any of these trust levels.
+    pub trust_levels: Vec<Box<str>>,
+    /// All of these capabilities.
+    pub capabilities: Vec<Box<str>>,
+    /// Any of these instances.
+    pub instances: Vec<Box<str>>,
+}
+
+impl AgentSpec {
+    /// Whether an agent is such a one. All compared exactly.
+    #[must_use]
+    pub fn holds(&self, agent: &AgentIdentity) -> bool {
+        let any = |accepted: &[Box<str>], value: Option<&Box<str>>| {
+            accepted.is_empty() || value.is_some_and(|value| accepted.contains(value))
+        };
+        any(&self.types, agent.kind.as_ref())
+            && any(&self.providers, agent.provider.as_ref())
+            && any(&self.models, agent.model.as_ref())
+            && any(&self.trust_levels, agent.trust_level.as_ref())
+            && any(&self.instances, agent.instance.as_ref())
+            && self.capabilities.iter().all(|capability| agent.capabilities.contains(capability))
+    }
 }
 
 /// A condition on one claim.

@@ -26,7 +26,8 @@ pub enum Item<'a> {
 /// Arguments are not known, so every rule is asked for one of three answers, and an item is hidden only when every
 /// call of it would be refused: by a deny rule that matches whatever the arguments are, or because no allow rule could
 /// match. A scope the caller does not hold is known to be missing. The HTTP request is taken to be that of the list,
-/// without its `Mcp-*` headers, which repeat the message.
+/// without its `Mcp-*` headers, which repeat the message. What was delegated to the agent must reach it, too; of a resource
+/// template, something that it may expand to.
 ///
 /// An item that could be called is always shown; one that is shown may still be refused.
 #[must_use]
@@ -35,8 +36,9 @@ pub fn is_visible(policy: &Policy, caller: &Caller, server: &str, item: Item<'_>
     let may_call = |method: Method, kind: Kind, name: &str| {
         let tool = if kind == Kind::Tool { name } else { "" };
         let inputs = Inputs { method: Some(method), tool, ..inputs };
-        buckets(policy, server, method, kind, name)
-            .is_some_and(|buckets| may_permit(policy, Candidates::new(buckets), &inputs))
+        facts.delegation_reaches(server, Some(name))
+            && buckets(policy, server, method, kind, name)
+                .is_some_and(|buckets| may_permit(policy, Candidates::new(buckets), &inputs))
     };
     let may_use = |uri: &str| {
         [Method::ResourcesRead, Method::ResourcesSubscribe, Method::CompletionComplete]
@@ -50,9 +52,10 @@ pub fn is_visible(policy: &Policy, caller: &Caller, server: &str, item: Item<'_>
         Item::Resource(uri) => may_use(uri),
         Item::ResourceTemplate(template) => {
             may_use(template)
-                || [Method::ResourcesRead, Method::ResourcesSubscribe]
-                    .into_iter()
-                    .any(|method| may_expand(policy, template, &Inputs { method: Some(method), ..inputs }))
+                || facts.agent.is_none_or(|agent| agent.reaches_some(server, start_of(template)))
+                    && [Method::ResourcesRead, Method::ResourcesSubscribe]
+                        .into_iter()
+                        .any(|method| may_expand(policy, template, &Inputs { method: Some(method), ..inputs }))
         }
         Item::Tool(name) => may_call(Method::ToolsCall, Kind::Tool, name),
     }
@@ -62,7 +65,7 @@ pub fn is_visible(policy: &Policy, caller: &Caller, server: &str, item: Item<'_>
 fn may_permit(policy: &Policy, candidates: Candidates<'_>, inputs: &Inputs<'_>) -> bool {
     for candidate in candidates {
         let Some(rule) = policy.rules.get(candidate.rule) else { continue };
-        if !rule.is_about(inputs.caller) || rule.scopes.missing_from(inputs.caller.scopes()) > 0 {
+        if !rule.is_about(inputs) || rule.scopes.missing_from(inputs.caller.scopes()) > 0 {
             continue;
         }
         match (rule.effect, rule.condition(&candidate, inputs)) {
@@ -74,12 +77,17 @@ fn may_permit(policy: &Policy, candidates: Candidates<'_>, inputs: &Inputs<'_>) 
     policy.default == Effect::Allow
 }
 
+/// What every URI that a template expands to begins with.
+fn start_of(template: &str) -> &str {
+    template.split('{').next().unwrap_or_default()
+}
+
 /// Whether some URI that a template expands to could be permitted. All that is known of them is how they start.
 fn may_expand(policy: &Policy, template: &str, inputs: &Inputs<'_>) -> bool {
     let (Some(names), Some(method)) = (policy.names(inputs.server, Kind::Resource), inputs.method) else {
         return false;
     };
-    let start = template.split('{').next().unwrap_or_default();
+    let start = start_of(template);
     // The rules about everything match every expansion, those with a prefix of `start` too; a rule about one URI, or
     // with a longer prefix, may match some.
     let mut entries: Vec<(bool, &Entry)> = Vec::new();
@@ -92,7 +100,7 @@ fn may_expand(policy: &Policy, template: &str, inputs: &Inputs<'_>) -> bool {
     entries.sort_by_key(|(_, entry)| entry.rule);
     for (every, entry) in entries {
         let Some(rule) = policy.rules.get(entry.rule) else { continue };
-        if !rule.is_about(inputs.caller) || rule.scopes.missing_from(inputs.caller.scopes()) > 0 {
+        if !rule.is_about(inputs) || rule.scopes.missing_from(inputs.caller.scopes()) > 0 {
             continue;
         }
         let candidate = Candidate { rule: entry.rule, entries: [Some(entry), None, None] };

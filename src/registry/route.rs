@@ -7,6 +7,7 @@ use crate::identity::challenge::Challenges;
 use crate::identity::{IssuerPolicy, KeySource};
 use crate::policy::Policy;
 
+use super::RouteAgents;
 use super::Server;
 
 /// A public path: what stands behind it, who may vouch for its callers, and what they may do.
@@ -20,6 +21,8 @@ pub struct Route {
     pub server: Arc<Server>,
     /// Accepted issuers, in the order of the configuration; at least one.
     pub issuers: Vec<Arc<Issuer>>,
+    /// How agents are treated; `None`: nobody looks for one.
+    pub agents: Option<RouteAgents>,
     /// Who may do what.
     pub policy: Policy,
     /// `WWW-Authenticate` of its refusals.

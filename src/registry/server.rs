@@ -6,6 +6,8 @@ use crate::config::ServerConfig;
 use crate::credential::{Credential, ExchangePlan, NotAHeaderValue, Plan, PlanFingerprint};
 use crate::routing::Pool;
 
+use super::Proof;
+
 /// A registered MCP server.
 #[derive(Debug)]
 pub struct Server {
@@ -13,6 +15,8 @@ pub struct Server {
     pub config: Arc<ServerConfig>,
     /// Its instances.
     pub pool: Arc<Pool>,
+    /// What it must prove to be; `None`: nothing.
+    pub proof: Option<Arc<Proof>>,
     /// What it sees in place of a caller's token.
     pub authority: Authority,
 }

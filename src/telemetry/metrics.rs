@@ -5,6 +5,7 @@
 //! A handle keeps its counters, so a request costs atomic additions and no look-up by label.
 
 use std::collections::HashMap;
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -40,7 +41,9 @@ pub struct Metrics {
     tool_call_duration: HistogramVec,
     token_exchanges: IntCounterVec,
     token_exchange_duration: HistogramVec,
-    caches: [CacheMetrics; 3],
+    caches: [CacheMetrics; 4],
+    agent_requests: IntCounterVec,
+    server_identities: IntCounterVec,
     sessions: IntCounterVec,
     streams_active: IntGauge,
     connections_active: IntGauge,
@@ -77,6 +80,8 @@ pub enum MethodLabel {
 /// A cache that counts hits and misses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CacheName {
+    /// Verified agents.
+    Agent,
     /// Exchanged credentials.
     Credential,
     /// Decisions that do not depend on arguments.
@@ -155,6 +160,13 @@ pub struct IssuerMetrics {
     issuer: Box<str>,
     authentications: IntCounterVec,
     results: Words,
+}
+
+/// The counters of agents on one route.
+pub struct AgentMetrics {
+    requests: IntCounterVec,
+    types: HashSet<Box<str>>,
+    providers: HashSet<Box<str>>,
 }
 
 /// Hits and misses of one cache.
@@ -274,7 +286,23 @@ impl Metrics {
                 BUCKETS,
                 &["server"],
             )?,
-            caches: [cache(CacheName::Credential), cache(CacheName::Decision), cache(CacheName::Token)],
+            agent_requests: counters(
+                "agent_requests_total",
+                "Requests that an agent made, by its type and provider and how they ended. What no rule and no attester \
+                 names is `other`.",
+                &["type", "provider", "outcome"],
+            )?,
+            server_identities: counters(
+                "server_identity_checks_total",
+                "Checks of what a server proves to be, by result.",
+                &["server", "result"],
+            )?,
+            caches: [
+                cache(CacheName::Agent),
+                cache(CacheName::Credential),
+                cache(CacheName::Decision),
+                cache(CacheName::Token),
+            ],
             sessions: counters("sessions_total", "What happened to sessions.", &["event"])?,
             streams_active: gauge("streams_active", "Event streams open now.")?,
             connections_active: gauge("connections_active", "Connections of clients open now.")?,
@@ -374,11 +402,32 @@ impl Metrics {
         }
     }
 
+    /// The counters of agents. An agent of any other type or provider counts as `other`, as do those past the first
+    /// [`AGENT_NAMES_MAX`].
+    #[must_use]
+    pub fn agents<'a>(
+        &self,
+        types: impl IntoIterator<Item = &'a str>,
+        providers: impl IntoIterator<Item = &'a str>,
+    ) -> AgentMetrics {
+        AgentMetrics {
+            requests: self.agent_requests.clone(),
+            types: types.into_iter().take(AGENT_NAMES_MAX).map(Into::into).collect(),
+            providers: providers.into_iter().take(AGENT_NAMES_MAX).map(Into::into).collect(),
+        }
+    }
+
+    /// A server's identity was looked at; `result` is `ok` or the label of an error.
+    pub fn server_identity_checked(&self, server: &str, result: &'static str) {
+        self.server_identities.with_label_values(&[server, result]).inc();
+    }
+
     /// The counters of one cache.
     #[must_use]
     pub fn cache(&self, name: CacheName) -> &CacheMetrics {
-        let [credential, decision, token] = &self.caches;
+        let [agent, credential, decision, token] = &self.caches;
         match name {
+            CacheName::Agent => agent,
             CacheName::Credential => credential,
             CacheName::Decision => decision,
             CacheName::Token => token,
@@ -576,6 +625,23 @@ impl fmt::Debug for IssuerMetrics {
     }
 }
 
+impl AgentMetrics {
+    /// A request that an agent made ended. Only types and providers that are known become labels.
+    pub fn acted(&self, kind: Option<&str>, provider: Option<&str>, outcome: Outcome) {
+        let known = |name: Option<&str>, names: &HashSet<Box<str>>| name.filter(|name| names.contains(*name)).is_some();
+        let kind = if known(kind, &self.types) { kind } else { None };
+        let provider = if known(provider, &self.providers) { provider } else { None };
+        let labels = [kind.unwrap_or("other"), provider.unwrap_or("other"), outcome.label()];
+        self.requests.with_label_values(&labels).inc();
+    }
+}
+
+impl fmt::Debug for AgentMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AgentMetrics").finish_non_exhaustive()
+    }
+}
+
 impl CacheMetrics {
     /// It was there.
     pub fn hit(&self) {
@@ -644,6 +710,7 @@ impl ReloadOutcome {
 impl CacheName {
     fn label(self) -> &'static str {
         match self {
+            Self::Agent => "agent",
             Self::Credential => "credential",
             Self::Decision => "decision",
             Self::Token => "token",
@@ -679,6 +746,9 @@ pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 
 /// Tools of one server that have counters of their own.
 pub const TOOLS_MAX: usize = 512;
+
+/// Types, and providers, of agents that have counters of their own.
+pub const AGENT_NAMES_MAX: usize = 64;
 
 const NAMESPACE: &str = "portcullis";
 
@@ -725,6 +795,10 @@ mod tests {
             "portcullis_audit_queue_records 0",
             "portcullis_config_generation 3",
             r#"portcullis_config_reloads_total{outcome="refused"} 1"#,
+            r#"portcullis_agent_requests_total{outcome="ok",provider="agents.test",type="assistant"} 1"#,
+            r#"portcullis_agent_requests_total{outcome="refused",provider="other",type="other"} 1"#,
+            r#"portcullis_token_cache_total{cache="agent",result="hit"} 1"#,
+            r#"portcullis_server_identity_checks_total{result="ok",server="tickets"} 1"#,
             r#"portcullis_tls_certificate_not_after_seconds{listener="0.0.0.0:443"} 1800000000"#,
             r#"portcullis_tls_certificate_reloads_total{listener="0.0.0.0:443",outcome="applied"} 1"#,
             r#"portcullis_upstream_tls_certificate_not_after_seconds{file="ca",server="tickets"} 1800000000"#,
@@ -733,6 +807,22 @@ mod tests {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }
         assert!(text.contains("process_resident_memory_bytes"), "the process is missing");
+    }
+
+    /// A metric labelled with whatever a token says grows without bound.
+    #[test]
+    fn an_unknown_kind_of_agent_is_other() {
+        let metrics = metrics();
+        let agents = metrics.agents(["assistant"], ["agents.test"]);
+        for name in [None, Some(""), Some("Assistant"), Some("evil:\"} 1"), Some("agents.test")] {
+            agents.acted(name, name.filter(|name| *name != "agents.test"), Outcome::Ok);
+        }
+        let text = text(&metrics);
+        assert!(
+            text.contains(r#"portcullis_agent_requests_total{outcome="ok",provider="other",type="other"} 5"#),
+            "{text}"
+        );
+        assert_eq!(text.matches("portcullis_agent_requests_total{").count(), 1, "{text}");
     }
 
     /// A metric labelled with whatever a client sent grows without bound.
@@ -836,6 +926,11 @@ mod tests {
     }
 
     fn exercise(metrics: &Metrics) {
+        let agents = metrics.agents(["assistant"], ["agents.test"]);
+        agents.acted(Some("assistant"), Some("agents.test"), Outcome::Ok);
+        agents.acted(Some("stranger"), None, Outcome::Refused);
+        metrics.cache(CacheName::Agent).hit();
+        metrics.server_identity_checked("tickets", "ok");
         let route = metrics.route("/mcp");
         let call = MethodLabel::Mcp(Method::ToolsCall);
         route.finished(call, Outcome::Ok, Duration::from_millis(3));

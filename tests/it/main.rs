@@ -15,6 +15,7 @@ mod support;
 
 mod kit;
 
+mod agents;
 mod attacks;
 mod bodies;
 mod calls;

@@ -15,7 +15,10 @@ fn a_full_record_is_this_line() {
             r#"{"time":"2026-07-28T12:34:56.789Z","seq":42,"gateway":"edge-1","request_id":"01J","#,
             r#""trace_id":"4bf92f3577b34da6a3ce929d0e0e4736","event":"mcp.request","client_ip":"2001:db8::7","#,
             r#""route":"/mcp","principal":{"issuer":"https://idp.test","subject":"alice","client_id":"agent-app","#,
-            r#""token_id":"jti-1"},"agent":{"id":"planner"},"server":"tickets","instance":"a","#,
+            r#""token_id":"jti-1"},"agent":{"id":"planner","issuer":"https://idp.test","instance":"i-1","type":"assistant","#,
+            r#""provider":"agents.test","model":"m-1","capabilities":["email:draft"],"delegator":"bob","#,
+            r#""chain_assurance":"none","depth":1,"purpose":"answer mail","attestation":"unverified","#,
+            r#""source":"access_token"},"server":"tickets","instance":"a","#,
             r#""session":"023b5342dcda90ffcdcb674d4c2fbc2e6b1e80cff8dad887ce8168abe61412d3","#,
             r#""mcp":{"revision":"2025-11-25","method":"tools/call","name":"search","id":7},"#,
             r#""arguments":{"hmac_sha256":"42f994df0173d854a61dd6fc36bc7b7708700957f6bf1b6e3ba12b6ab92d24c1"},"#,
@@ -115,7 +118,7 @@ fn no_string_forges_a_line_or_moves_a_terminal() {
                 client_id: Some(text.into()),
                 token_id: Some(text.into()),
             }),
-            agent: Some(Agent { id: text.into() }),
+            agent: Some(agent(text)),
             mcp: Some(Mcp {
                 method: Some(text.to_owned().into()),
                 name: Some(text.into()),
@@ -206,7 +209,7 @@ fn an_event_that_waits_is_no_larger_than_its_record() {
             token_id: Some(long.as_str().into()),
             ..full().principal.unwrap()
         }),
-        agent: Some(Agent { id: long.as_str().into() }),
+        agent: full().agent,
         mcp: Some(Mcp {
             method: Some(long.clone().into()),
             name: Some(long.as_str().into()),
@@ -325,6 +328,13 @@ fn is_dangerous(character: char) -> bool {
         || matches!(character, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
+fn agent(name: &str) -> Arc<AgentIdentity> {
+    let claims = json!({
+        "agent_capabilities": ["email:draft"], "delegator_sub": "bob", "delegation_purpose": "answer mail",
+    });
+    Arc::new(AgentIdentity::for_test(name, &claims))
+}
+
 fn full() -> Event {
     Event {
         request_id: "01J".into(),
@@ -339,7 +349,7 @@ fn full() -> Event {
             client_id: Some("agent-app".into()),
             token_id: Some("jti-1".into()),
         }),
-        agent: Some(Agent { id: "planner".into() }),
+        agent: Some(agent("planner")),
         server: Some("tickets".into()),
         instance: Some("a".into()),
         session: Some(Digest::of_session(&key(), b"upstream-1")),

@@ -256,6 +256,7 @@ pub(super) fn limits(top: &mut Fields<'_, '_>) -> Option<Limits> {
         client_write_timeout: seconds(30),
         batch_messages: 50,
         token_cache: 65_536,
+        agent_cache: 65_536,
         credential_cache: 65_536,
         decision_cache: 65_536,
         revoked_sessions: 65_536,
@@ -278,6 +279,7 @@ pub(super) fn limits(top: &mut Fields<'_, '_>) -> Option<Limits> {
             fields.or("client_write_timeout", default.client_write_timeout, |v| v.duration(SHORT_TIME));
         let batch_messages = fields.or("batch_messages", default.batch_messages, |v| v.whole(1..=10_000));
         let token_cache = fields.or("token_cache", default.token_cache, |v| v.whole(1..=COUNT_MAX));
+        let agent_cache = fields.or("agent_cache", default.agent_cache, |v| v.whole(1..=COUNT_MAX));
         let credential_cache = fields.or("credential_cache", default.credential_cache, |v| v.whole(1..=COUNT_MAX));
         let decision_cache = fields.or("decision_cache", default.decision_cache, |v| v.whole(1..=COUNT_MAX));
         let revoked_sessions = fields.or("revoked_sessions", default.revoked_sessions, |v| v.whole(1..=COUNT_MAX));
@@ -295,6 +297,7 @@ pub(super) fn limits(top: &mut Fields<'_, '_>) -> Option<Limits> {
             client_write_timeout: client_write_timeout?,
             batch_messages: batch_messages?,
             token_cache: token_cache?,
+            agent_cache: agent_cache?,
             credential_cache: credential_cache?,
             decision_cache: decision_cache?,
             revoked_sessions: revoked_sessions?,

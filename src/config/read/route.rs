@@ -2,7 +2,7 @@
 
 use serde_json::Value as Json;
 
-use super::{Compile, Names, reference};
+use super::{Compile, Names, agents, reference};
 use crate::config::RouteConfig;
 use crate::config::fields::{Fields, Value};
 use crate::config::problem::Complaint;
@@ -10,7 +10,7 @@ use crate::config::values::{self, quote};
 use crate::config::yaml::Kind;
 use crate::mcp::Method;
 use crate::policy::Effect;
-use crate::policy::rule::{ClaimKind, ClaimSpec, RuleSpec, TargetEntry, TargetSpec};
+use crate::policy::rule::{AgentSpec, ClaimKind, ClaimSpec, RuleSpec, TargetEntry, TargetSpec};
 
 pub(super) fn route(
     value: &Value<'_>,
@@ -32,22 +32,38 @@ pub(super) fn route(
         let issuers = fields.required("issuers", |v| v.some(|v| reference(v, "issuer", &names.issuers)));
         let scopes = |v: &Value<'_>| v.list(|v| v.parse(values::scope).map(Box::from));
         let scopes_supported = fields.or("scopes_supported", Vec::new(), scopes);
+        let agents = fields.optional("agents", |v| agents::agent_use(v, names));
         let rules_at = fields.map().follow("authorization.rules");
         let authorization = fields.or("authorization", (Effect::Deny, Vec::new()), |v| authorization(v, names));
 
         let (default, rules) = authorization?;
+        if fields.map().follow("agents").path == fields.map().path {
+            for (nth, _) in rules.iter().enumerate().filter(|(_, rule)| rule.agent.is_some()) {
+                let place = rules_at.follow(&format!("[{nth}].source.agent"));
+                place.complain(
+                    "no agent is looked for on this route",
+                    "write agents: optional or required on the route",
+                );
+            }
+        }
         // The rules are checked even when the rest of the route is not in order, so that all problems come at once.
         let route = RouteConfig {
             path: path.unwrap_or_default().into(),
             resource: format!("{public_url}{}", path.unwrap_or_default()).into(),
             servers: servers.clone().unwrap_or_default(),
             issuers: issuers.clone().unwrap_or_default(),
+            agents: agents.flatten(),
             scopes_supported: scopes_supported.clone().unwrap_or_default(),
             default,
             rules,
         };
         let compiles = check_rules(&route, &rules_at, compile);
-        (path.is_some() && servers.is_some() && issuers.is_some() && scopes_supported.is_some() && compiles)
+        (path.is_some()
+            && servers.is_some()
+            && issuers.is_some()
+            && scopes_supported.is_some()
+            && agents.is_some()
+            && compiles)
             .then_some(route)
     })
 }
@@ -90,15 +106,16 @@ fn effect(value: &Value<'_>) -> Option<Effect> {
 fn rule(fields: &mut Fields<'_, '_>, nth: usize, names: &Names<'_>) -> Option<RuleSpec> {
     let name = fields.optional("name", |v| v.string::<Box<str>>());
     let effect = fields.or("action", Effect::Allow, effect);
-    let source = fields.or("source", (Vec::new(), Vec::new()), source);
+    let source = fields.or("source", Source::default(), source);
     let target = fields.or("target", TargetSpec::default(), |v| target(v, names));
     let when = when(fields);
-    let (scopes, claims) = source?;
+    let Source { scopes, claims, agent } = source?;
     Some(RuleSpec {
         name: name?.unwrap_or_else(|| format!("rule-{nth}").into()),
         effect: effect?,
         scopes,
         claims,
+        agent,
         target: target?,
         when: when?,
     })
@@ -111,21 +128,41 @@ fn when(fields: &mut Fields<'_, '_>) -> Option<Option<Box<str>>> {
     }
 }
 
+/// What a rule asks of who calls.
+#[derive(Default)]
+struct Source {
+    scopes: Vec<Box<str>>,
+    claims: Vec<ClaimSpec>,
+    agent: Option<AgentSpec>,
+}
+
 /// A condition that holds for everybody is written by leaving it out: an empty list is more likely what a template left.
-fn source(value: &Value<'_>) -> Option<(Vec<Box<str>>, Vec<ClaimSpec>)> {
+fn source(value: &Value<'_>) -> Option<Source> {
     value.map(|fields| {
-        fields.required("jwt", |jwt| {
-            jwt.map(|fields| {
-                let scopes = fields.optional("scopes", |v| v.some(|v| v.parse(values::scope).map(Box::from)));
-                let claims = fields.optional("claims", |v| v.some(claim));
-                let (scopes, claims) = (scopes?, claims?);
-                if scopes.is_none() && claims.is_none() {
-                    jwt.complain("asks for nothing", "name scopes or claims, or leave source out to mean every caller");
-                    return None;
-                }
-                Some((scopes.unwrap_or_default(), claims.unwrap_or_default()))
-            })
-        })
+        let agent = fields.optional("agent", agents::source);
+        let (scopes, claims) = match fields.find("jwt") {
+            Some(jwt) => jwt_source(&jwt)?,
+            None if matches!(agent, Some(None)) => {
+                // Says that it is missing.
+                fields.must("jwt", None)?;
+                return None;
+            }
+            None => (Vec::new(), Vec::new()),
+        };
+        Some(Source { scopes, claims, agent: agent? })
+    })
+}
+
+fn jwt_source(jwt: &Value<'_>) -> Option<(Vec<Box<str>>, Vec<ClaimSpec>)> {
+    jwt.map(|fields| {
+        let scopes = fields.optional("scopes", |v| v.some(|v| v.parse(values::scope).map(Box::from)));
+        let claims = fields.optional("claims", |v| v.some(claim));
+        let (scopes, claims) = (scopes?, claims?);
+        if scopes.is_none() && claims.is_none() {
+            jwt.complain("asks for nothing", "name scopes or claims, or leave source out to mean every caller");
+            return None;
+        }
+        Some((scopes.unwrap_or_default(), claims.unwrap_or_default()))
     })
 }
 

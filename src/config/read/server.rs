@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
+use super::{Names, agents};
 use crate::config::fields::{Fields, Value};
 use crate::config::pem;
 use crate::config::problem::Complaint;
@@ -13,10 +14,10 @@ use crate::config::secrets::{self, Keep, Look};
 use crate::config::values::{self, quote};
 use crate::config::yaml::Kind;
 use crate::config::{HealthSettings, InstanceConfig, ServerConfig, UpstreamTimeouts, UpstreamTls};
-use crate::credential::{ClientAuth, ExchangePlan, Plan};
+use crate::credential::{ActorToken, ClientAuth, ExchangePlan, Plan};
 use crate::secret::Secret;
 
-pub(super) fn server(value: &Value<'_>, look: Look<'_>) -> Option<ServerConfig> {
+pub(super) fn server(value: &Value<'_>, public_url: &str, names: &Names<'_>, look: Look<'_>) -> Option<ServerConfig> {
     value.map(|fields| {
         let name = fields.required("name", |v| v.parse(values::name));
         let path = fields.or("path", "/mcp", |v| v.parse(values::upstream_path));
@@ -25,7 +26,8 @@ pub(super) fn server(value: &Value<'_>, look: Look<'_>) -> Option<ServerConfig> 
         let timeouts = timeouts(fields);
         let tls = fields.or("tls", UpstreamTls::default(), |v| upstream_tls(v, look));
         let http2 = fields.or("http2", false, Value::flag);
-        let credential = fields.required("credential", |v| credential(v, look));
+        let identity = fields.optional("identity", |v| agents::server_identity(v, name, public_url, names));
+        let credential = fields.required("credential", |v| credential(v, names, look));
         let forward_claims = fields.or("forward_claims", Vec::new(), forward_claims);
 
         // Pingora would hold the certificate against another name, with a hyphen (connectors/tls, replace_leftmost_underscore).
@@ -57,6 +59,7 @@ pub(super) fn server(value: &Value<'_>, look: Look<'_>) -> Option<ServerConfig> 
             timeouts: timeouts?,
             tls: tls?,
             http2: http2?,
+            identity: identity?,
             credential: credential?,
             forward_claims: forward_claims?,
         })
@@ -191,7 +194,7 @@ fn host_name(text: &str) -> Result<String, Complaint> {
     Err(Complaint::new(format!("{} is not a host name", quote(text)), "write the name in the server's certificate"))
 }
 
-fn credential(value: &Value<'_>, look: Look<'_>) -> Option<Plan> {
+fn credential(value: &Value<'_>, names: &Names<'_>, look: Look<'_>) -> Option<Plan> {
     const HINT: &str = "write none, or a map with one of static and token_exchange";
     if let Kind::Text(word) = value.kind() {
         if word == "none" {
@@ -202,7 +205,7 @@ fn credential(value: &Value<'_>, look: Look<'_>) -> Option<Plan> {
     }
     value.map(|fields| {
         let (kind, plan) = fields.exactly_one(&["static", "token_exchange"])?;
-        if kind == "static" { static_secret(&plan, look) } else { token_exchange(&plan, look) }
+        if kind == "static" { static_secret(&plan, look) } else { token_exchange(&plan, names, look) }
     })
 }
 
@@ -230,7 +233,7 @@ fn credential_header(text: &str) -> Result<HeaderName, Complaint> {
     values::own_header(text)
 }
 
-fn token_exchange(value: &Value<'_>, look: Look<'_>) -> Option<Plan> {
+fn token_exchange(value: &Value<'_>, names: &Names<'_>, look: Look<'_>) -> Option<Plan> {
     value.map(|fields| {
         let token_endpoint = fields
             .required("token_endpoint", |v| v.parse(|text| values::trustworthy_url(text).map(|_| text.to_owned())));
@@ -242,6 +245,7 @@ fn token_exchange(value: &Value<'_>, look: Look<'_>) -> Option<Plan> {
         let requested_token_type = fields.or("requested_token_type", None, |v| {
             if *v.kind() == Kind::Null { Some(None) } else { v.string().map(Some) }
         });
+        let actor_token = fields.optional("actor_token", |v| actor_token(v, names));
         let timeout = fields.or("timeout", seconds(5), |v| v.duration(milliseconds(100)..=seconds(60)));
         let accept_missing = fields.or("accept_missing_token_type", false, Value::flag);
         let Client { id, secret, auth } = client?;
@@ -255,11 +259,29 @@ fn token_exchange(value: &Value<'_>, look: Look<'_>) -> Option<Plan> {
             scope: scope?,
             subject_token_type: subject_token_type?,
             requested_token_type: requested_token_type?,
+            actor_token: actor_token?,
             timeout: timeout?,
             accept_missing_token_type: accept_missing?,
         })))
     })
 }
+
+/// RFC 8693 §2.1: who acts, beside whom it is for.
+fn actor_token(value: &Value<'_>, names: &Names<'_>) -> Option<ActorToken> {
+    value.map(|fields| {
+        let from = fields.required("from", |v| v.parse(|text| values::word(text, &[("agent", ())])));
+        let token_type = fields.or("token_type", JWT.to_owned(), Value::string);
+        from?;
+        if !names.has_agents {
+            fields.map().complain("nobody is believed about agents", "write a section agents, beside issuers");
+            return None;
+        }
+        Some(ActorToken { token_type: token_type? })
+    })
+}
+
+/// RFC 8693 §3: the type of an agent's token, which may be an access token or an ID token.
+const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 
 /// RFC 8693 §2.1: the type of the token a caller brings.
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";

@@ -655,3 +655,112 @@ fn https_instances_are_verified_by_the_name_that_was_written() {
 fn with_listener_tls(tls: &str) -> String {
     BASE.replace("127.0.0.1:8080 }", &format!("127.0.0.1:8080, tls: {{ {tls} }} }}"))
 }
+
+/// [`BASE`] with a section `agents` after its issuers, a key `agents` on its route, and one more key of its server.
+fn with_agents(agents: &str, of_route: &str, of_server: &str) -> String {
+    let base = BASE.replacen("servers:\n", &format!("agents:\n{agents}servers:\n"), 1);
+    let base = base.replacen("    credential: none\n", &format!("    credential: none\n{of_server}"), 1);
+    format!("{base}{of_route}")
+}
+
+#[test]
+fn what_is_wrong_about_agents_is_said() {
+    const GOOD: &str = "  issuers: [{ issuer: corp }]\n";
+    let rows = [
+        ("  max_chain: 4\n", "", "", "7:1: agents: believes nobody; name issuers, access_tokens, or both"),
+        (
+            "  issuers: [{ issuer: crop }]\n",
+            "",
+            "",
+            "8:23: agents.issuers[0].issuer: there is no issuer \"crop\"; did you mean corp?",
+        ),
+        (
+            "  issuers: [{ issuer: corp }, { issuer: corp }]\n",
+            "",
+            "",
+            "8:41: agents.issuers[1].issuer: \"corp\" is given twice, first in line 8; each must be different",
+        ),
+        (
+            "  issuers: [{ issuer: corp, delegators: [nobody] }]\n",
+            "",
+            "",
+            "8:42: agents.issuers[0].delegators[0]: there is no issuer \"nobody\"; known: corp",
+        ),
+        (
+            "  issuers: [{ issuer: corp, delegation_chain: liu }]\n",
+            "",
+            "",
+            "8:47: agents.issuers[0].delegation_chain: \"liu\" is not known here; write one of oidc_a, ignore",
+        ),
+        (
+            "  access_tokens: [{ issuer: corp, claims: [scope] }]\n",
+            "",
+            "",
+            "8:44: agents.access_tokens[0].claims[0]: \"scope\" is not known here; write one of oidc_a, act, entra",
+        ),
+        (
+            "  issuers: [{ issuer: corp }]\n  header: Authorization\n",
+            "",
+            "",
+            "9:11: agents.header: \"Authorization\" is a header that only HTTP, MCP or the gateway sets; use one of your own, \
+             e.g. X-User-Id",
+        ),
+        (
+            "  issuers: [{ issuer: corp }]\n  max_chain: 17\n  scope_subset: prefix\n",
+            "",
+            "",
+            "9:14: agents.max_chain: 17 is out of bounds; write a whole number from 1 to 16\n\
+             10:17: agents.scope_subset: \"prefix\" is not known here; write one of exact, hierarchical",
+        ),
+        (
+            "  issuers: [{ issuer: corp }]\n  attestation: [{ issuer: corp, max_age: 1ms, nonce: once }]\n",
+            "",
+            "",
+            "9:42: agents.attestation[0].max_age: 1ms is out of bounds; write a duration from 1s to 30d\n\
+             9:54: agents.attestation[0].nonce: \"once\" is not known here; write one of required, optional",
+        ),
+        (
+            GOOD,
+            "    agents: always\n",
+            "",
+            "17:13: routes[0].agents: \"always\" is not known here; write one of optional, required",
+        ),
+        (
+            GOOD,
+            "    authorization: { rules: [{ source: { agent: {} } }] }\n",
+            "",
+            "17:42: routes[0].authorization.rules[0].source.agent: no agent is looked for on this route; write agents: \
+             optional or required on the route",
+        ),
+        (
+            GOOD,
+            "    agents: optional\n    authorization: { rules: [{ source: { agent: { kinds: [a] } } }] }\n",
+            "",
+            "18:51: routes[0].authorization.rules[0].source.agent: unknown key \"kinds\"; known here: types, providers, \
+             models, trust_levels, capabilities, instances",
+        ),
+        (
+            GOOD,
+            "",
+            "    identity: { issuer: corp, url: http://10.0.0.1/token }\n",
+            "12:36: servers[0].identity.url: \"http://10.0.0.1/token\" is not protected on its way; write an https URL; \
+             http is for loopback hosts only",
+        ),
+    ];
+    check_rows(
+        rows.map(|(agents, route, server, says)| (with_agents(agents, route, server), Fake::new(), says.into())),
+    );
+}
+
+#[test]
+fn nobody_can_ask_for_agents_where_nobody_is_believed_about_them() {
+    let exchange = "credential: { token_exchange: { token_endpoint: https://sts.test/t, client: { id: g, auth: none }, \
+                    actor_token: { from: agent } } }";
+    let text = BASE.replacen("credential: none", exchange, 1) + "    agents: optional\n";
+    assert_eq!(
+        read_bad(&text, &Fake::new()),
+        "9:104: servers[0].credential.token_exchange.actor_token: nobody is believed about agents; write a section agents, \
+         beside issuers\n\
+         15:13: routes[0].agents: nobody is believed about agents; write a section agents, beside issuers"
+    );
+}

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 use serde_json::json;
 
+use super::super::ActorToken;
 use super::super::Credential;
 use super::super::Origin;
 use super::*;
@@ -10,14 +11,15 @@ use super::*;
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 const NOW: UnixSeconds = UnixSeconds(1_700_000_000);
-const SUBJECT: Subject<'static> = Subject { token: "caller.token.value", expires_at: UnixSeconds(NOW.0 + 3600) };
+const SUBJECT: Subject<'static> =
+    Subject { token: "caller.token.value", expires_at: UnixSeconds(NOW.0 + 3600), actor: None };
 
 // ── The form ──
 
 #[test]
 fn asks_with_the_parameters_of_rfc_8693_and_no_others() {
     let plan = ExchangePlan { audience: vec![], scope: vec![], ..plan() };
-    let request = request(&plan, "subject");
+    let request = request(&plan, subject("subject"));
     assert_eq!(request.url, "https://sts.test/token");
     assert_eq!(
         form(&request),
@@ -35,7 +37,7 @@ fn repeats_audience_and_resource_and_joins_scope() {
         ..plan()
     };
     assert_eq!(
-        form(&request(&plan, "subject")),
+        form(&request(&plan, subject("subject"))),
         pairs(&[
             ("grant_type", GRANT_TYPE),
             ("audience", "tickets"),
@@ -53,7 +55,7 @@ fn repeats_audience_and_resource_and_joins_scope() {
 #[test]
 fn a_hostile_subject_token_adds_no_parameter() {
     let plan = plan();
-    let request = request(&plan, "x&audience=admin&client_id=other\r\n");
+    let request = request(&plan, subject("x&audience=admin&client_id=other\r\n"));
     assert_eq!(
         form(&request).last(),
         Some(&("subject_token".to_owned(), "x&audience=admin&client_id=other\r\n".to_owned()))
@@ -69,7 +71,7 @@ fn client_secret_basic_encodes_id_and_secret_first() {
         client_secret: Some(Secret::new("p%w+d/=".to_owned())),
         ..plan()
     };
-    let request = request(&plan, "subject");
+    let request = request(&plan, subject("subject"));
     let value = request.authorization.as_ref().unwrap().expose().clone();
     let pair = STANDARD.decode(value.strip_prefix("Basic ").unwrap()).unwrap();
     assert_eq!(String::from_utf8(pair).unwrap(), "port%3Acullis+%C3%A4:p%25w%2Bd%2F%3D");
@@ -79,7 +81,7 @@ fn client_secret_basic_encodes_id_and_secret_first() {
 #[test]
 fn client_secret_post_puts_both_into_the_form() {
     let plan = ExchangePlan { client_auth: ClientAuth::ClientSecretPost, ..plan() };
-    let request = request(&plan, "subject");
+    let request = request(&plan, subject("subject"));
     assert!(request.authorization.is_none());
     assert_eq!(value_of(&request, "client_id").as_deref(), Some("portcullis"));
     assert_eq!(value_of(&request, "client_secret").as_deref(), Some("s3cr3t"));
@@ -88,7 +90,7 @@ fn client_secret_post_puts_both_into_the_form() {
 #[test]
 fn a_public_client_only_names_itself() {
     let plan = ExchangePlan { client_auth: ClientAuth::None, client_secret: None, ..plan() };
-    let request = request(&plan, "subject");
+    let request = request(&plan, subject("subject"));
     assert!(request.authorization.is_none());
     assert_eq!(value_of(&request, "client_id").as_deref(), Some("portcullis"));
     assert_eq!(value_of(&request, "client_secret"), None);
@@ -97,7 +99,7 @@ fn a_public_client_only_names_itself() {
 #[test]
 fn debug_shows_neither_token_nor_secret() {
     let plan = plan();
-    let shown = format!("{:?} {SUBJECT:?} {plan:?}", request(&plan, "caller-token"));
+    let shown = format!("{:?} {SUBJECT:?} {plan:?}", request(&plan, subject("caller-token")));
     assert!(!shown.contains("caller-token") && !shown.contains("s3cr3t") && !shown.contains("caller.token"), "{shown}");
 }
 
@@ -106,7 +108,7 @@ proptest! {
     #[test]
     fn any_text_survives_the_form(text in any::<String>()) {
         let plan = ExchangePlan { audience: vec![text.clone()], ..plan() };
-        let request = request(&plan, &text);
+        let request = request(&plan, subject(&text));
         prop_assert!(request.body.expose().bytes().all(|byte| byte.is_ascii_graphic()));
         prop_assert_eq!(value_of(&request, "audience"), Some(text.clone()));
         prop_assert_eq!(value_of(&request, "subject_token"), Some(text));
@@ -236,6 +238,32 @@ fn refuses_the_callers_own_token() {
     let mut answer = answer();
     answer["access_token"] = json!(SUBJECT.token);
     assert_eq!(read(&answer).err(), Some(ExchangeError::TokenUnchanged));
+}
+
+/// RFC 8693 §2.1: the agent goes as the actor, and only where that is configured.
+#[test]
+fn the_agents_token_goes_as_the_actor_where_the_plan_says_so() {
+    let acting = Subject { actor: Some("agent.token.value"), ..SUBJECT };
+    let named = Some(ActorToken { token_type: "urn:ietf:params:oauth:token-type:jwt".to_owned() });
+    for (actor_token, subject, sent) in [(named.clone(), acting, true), (named, SUBJECT, false), (None, acting, false)]
+    {
+        let plan = ExchangePlan { actor_token, ..plan() };
+        let request = request(&plan, subject);
+        let body = request.body.expose();
+        let actor = "&actor_token_type=urn%3Aietf%3Aparams%3Aoauth%3Atoken-type%3Ajwt&actor_token=agent.token.value";
+        assert_eq!(body.contains(actor), sent, "{body}");
+        assert_eq!(body.contains("actor"), sent, "{body}");
+        assert!(body.contains("subject_token=caller.token.value"), "{body}");
+    }
+}
+
+#[test]
+fn refuses_the_agents_own_token() {
+    let mut answer = answer();
+    answer["access_token"] = json!("agent.token.value");
+    let acting = Subject { actor: Some("agent.token.value"), ..SUBJECT };
+    let read = read_answer(&plan(), acting, 200, answer.to_string().as_bytes(), NOW);
+    assert_eq!(read.err(), Some(ExchangeError::TokenUnchanged));
 }
 
 #[test]
@@ -420,6 +448,10 @@ fn only_passing_failures_are_retried_and_only_the_callers_are_the_callers() {
 
 // ── Helpers ──
 
+fn subject(token: &str) -> Subject<'_> {
+    Subject { token, ..SUBJECT }
+}
+
 fn plan() -> ExchangePlan {
     ExchangePlan {
         token_endpoint: "https://sts.test/token".to_owned(),
@@ -431,6 +463,7 @@ fn plan() -> ExchangePlan {
         scope: vec!["tickets:read".to_owned()],
         subject_token_type: ACCESS_TOKEN.to_owned(),
         requested_token_type: None,
+        actor_token: None,
         timeout: Duration::from_secs(5),
         accept_missing_token_type: false,
     }

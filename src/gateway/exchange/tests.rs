@@ -150,6 +150,11 @@ async fn callers_that_differ_in_anything_never_share_a_token() {
     let key = ExchangeKey { plan: other_plan.fingerprint(), ..ALICE.key() };
     let obtained = world.exchanger.credential(key, &other_plan, world.subject(), &world.server, NOW).await.unwrap();
     seen.push(bearer(&obtained));
+    for agent in [[7; 32], [8; 32]] {
+        let key = ExchangeKey { agent: Some(&agent), ..ALICE.key() };
+        let obtained = world.exchanger.credential(key, &plan(), world.subject(), &world.server, NOW).await.unwrap();
+        seen.push(bearer(&obtained));
+    }
     let asked = seen.len();
     seen.sort();
     seen.dedup();
@@ -321,7 +326,7 @@ struct Who {
 impl Who {
     fn key(&self) -> ExchangeKey<'_> {
         let Self { issuer, subject, client_id, ref token_digest, server } = *self;
-        ExchangeKey { issuer, subject, client_id, token_digest, server, plan: plan().fingerprint() }
+        ExchangeKey { issuer, subject, client_id, token_digest, agent: None, server, plan: plan().fingerprint() }
     }
 }
 
@@ -418,7 +423,7 @@ impl World {
     }
 
     fn subject(&self) -> Subject<'static> {
-        Subject { token: "alices-token", expires_at: self.subject_expires_at }
+        Subject { token: "alices-token", expires_at: self.subject_expires_at, actor: None }
     }
 
     async fn ask(&self, who: &Who, now: UnixSeconds) -> Result<Obtained, ExchangeError> {
@@ -466,6 +471,7 @@ fn plan() -> ExchangePlan {
         scope: vec!["tickets:read".to_owned()],
         subject_token_type: "urn:ietf:params:oauth:token-type:access_token".to_owned(),
         requested_token_type: None,
+        actor_token: None,
         timeout: Duration::from_secs(5),
         accept_missing_token_type: false,
     }

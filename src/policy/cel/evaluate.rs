@@ -231,7 +231,7 @@ impl<'a> Evaluation<'a> {
             Value::Map(pairs.map(|(key, value)| (Value::text(key), Value::text(value))).into())
         };
         Ok(match variable {
-            Variable::Agent => Value::Null,
+            Variable::Agent => facts.agent.map_or(Value::Null, |agent| Value::Object(agent.fields())),
             Variable::Args => object(message.ok_or(Stop::Unknown)?.arguments.as_ref()),
             Variable::Bytes => match message {
                 Some(_) => Value::Int(i64::try_from(facts.body_bytes).unwrap_or(i64::MAX)),
@@ -264,6 +264,9 @@ impl<'a> Evaluation<'a> {
             Variable::ProtocolVersion => Value::text(facts.revision.as_str()),
             Variable::Scopes => Value::Scopes(caller.scopes()),
             Variable::Server => Value::text(server),
+            Variable::ServerIdentity => {
+                facts.server_identity.map_or(Value::Null, |identity| Value::Object(identity.fields()))
+            }
             Variable::Subject => Value::text(&caller.principal().subject),
             Variable::Tool => pairs([("server", server), ("name", tool)]),
             Variable::ToolName => Value::text(tool),

@@ -131,6 +131,7 @@ variables! {
     ProtocolVersion = "request.protocol_version";
     Scopes = "scopes" | "request.auth.jwt.scopes";
     Server = "tool.server" | "request.mcp.backend";
+    ServerIdentity = "tool.server_identity";
     Subject = "principal.subject";
     Tool = "tool";
     ToolName = "tool.name" | "request.mcp.tool";
@@ -162,7 +163,9 @@ impl Variable {
             | Self::Now
             | Self::Params
             | Self::Path
-            | Self::ProtocolVersion => true,
+            | Self::ProtocolVersion
+            // It is renewed in the background.
+            | Self::ServerIdentity => true,
         }
     }
 }

@@ -243,7 +243,10 @@ fn what_cannot_be_right_is_refused_at_load_with_its_position() {
             "request.mcp == 1",
             "line 1, column 8: `request.mcp` cannot be read as a whole; it has `request.mcp.backend`, `request.mcp.method`, `request.mcp.params`, `request.mcp.tool`",
         ),
-        ("tool.nme == 'x'", "line 1, column 5: there is no `tool.nme`; there are `tool.name`, `tool.server`"),
+        (
+            "tool.nme == 'x'",
+            "line 1, column 5: there is no `tool.nme`; there are `tool.name`, `tool.server_identity`, `tool.server`",
+        ),
         ("frobnicate(1)", "line 1, column 11: there is no function `frobnicate` of this form with 1 argument(s)"),
         ("args.n.frobnicate()", "line 1, column 18: there is no function `frobnicate` of this form with 0 argument(s)"),
         ("args.text.matches('a(')", "line 1, column 19: not a regular expression: unclosed group"),

@@ -30,6 +30,8 @@ pub(in crate::policy) fn facts() -> Facts<'static> {
         headers: &NO_HEADERS,
         client_ip: Some("192.0.2.7".parse().unwrap()),
         client_certificate: None,
+        agent: None,
+        server_identity: None,
         body_bytes: 300,
         revision: Revision::V2025_11_25,
     }
@@ -70,6 +72,7 @@ pub(in crate::policy) fn allow() -> RuleSpec {
         effect: Effect::Allow,
         scopes: vec![],
         claims: vec![],
+        agent: None,
         target: TargetSpec::default(),
         when: None,
     }

@@ -117,6 +117,7 @@ fn rule((index, written): (usize, &Value)) -> RuleSpec {
                 values: list(&claim["values"]),
             })
             .collect(),
+        agent: None,
         target: TargetSpec {
             tools: list(&written["target"]["tools"])
                 .iter()

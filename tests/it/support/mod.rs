@@ -29,7 +29,7 @@ pub use conf::{AUDIENCE, Conf, PUBLIC_HOST, SESSION_KEY, conf};
 pub use gateway::{Gateway, Output, portcullis, write};
 pub use http1::{Connection, Event, Framing, Opened, Request, Response, open, send, send_raw};
 pub use http2::send_h2c;
-pub use idp::{Alg, Idp, Token, random_word};
+pub use idp::{Alg, Idp, Token, now, random_word};
 pub use mcp_server::{McpServer, Reply, message_with_result};
 pub use raw_server::{RawRequest, RawServer, Then};
 pub use real::{RmcpServer, connect_rmcp};
