@@ -12,8 +12,11 @@ pub mod list;
 pub mod session;
 pub mod sse;
 
+/// Panics when an input breaks the law.
+pub type Law = fn(&[u8]);
+
 /// Every target by the name of its corpus.
-pub const TARGETS: [(&str, fn(&[u8])); 6] = [
+pub const TARGETS: [(&str, Law); 6] = [
     ("classify", classify::run),
     ("config", config::run),
     ("headers", headers::run),
