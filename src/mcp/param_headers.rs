@@ -122,17 +122,27 @@ fn says(header: &str, value: &Value) -> bool {
                 return false;
             }
             let Ok(header) = serde_json::from_str::<serde_json::Number>(header) else { return false };
-            match (integer(number), integer(&header)) {
+            match (whole(number), whole(&header)) {
                 (Some(one), Some(other)) => one == other,
-                (Some(_), None) | (None, Some(_)) | (None, None) => number.as_f64() == header.as_f64(),
+                (None, None) => number.as_f64() == header.as_f64() && number.as_f64().is_some_and(is_exact),
+                (Some(_), None) | (None, Some(_)) => false,
             }
         }
         Value::Array(_) | Value::Null | Value::Object(_) => false,
     }
 }
 
-fn integer(number: &serde_json::Number) -> Option<i128> {
-    number.as_i64().map(i128::from).or_else(|| number.as_u64().map(i128::from))
+/// The integer a number stands for, when what was read still tells: also `42.0`, but no fraction, and nothing so large
+/// that its neighbour is read as the same number.
+fn whole(number: &serde_json::Number) -> Option<i128> {
+    let integer = number.as_i64().map(i128::from).or_else(|| number.as_u64().map(i128::from));
+    integer
+        .or_else(|| number.as_f64().filter(|float| float.fract() == 0.0 && is_exact(*float)).map(|float| float as i128))
+}
+
+/// Below 2^53 no two integers are read as one number.
+fn is_exact(float: f64) -> bool {
+    float.abs() < 9_007_199_254_740_992.0
 }
 
 /// Whether a schema can be reached from the root by `properties` alone.
@@ -320,6 +330,20 @@ mod tests {
                 json!({ "deep": { "limit": 9_007_199_254_740_992_u64 } }),
                 Err(Unlike),
             ),
+            (
+                vec![("mcp-param-limit", "9007199254740992.0")],
+                json!({ "deep": { "limit": 9_007_199_254_740_993_u64 } }),
+                Err(Unlike),
+            ),
+            // Found by fuzzing: beyond 64 bits several integers are read as one number.
+            (
+                vec![("mcp-param-limit", "18446744073709551616")],
+                serde_json::from_str(r#"{"deep":{"limit":18446744073709551617}}"#).unwrap(),
+                Err(Unlike),
+            ),
+            (vec![("mcp-param-limit", "18446744073709551615")], json!({ "deep": { "limit": u64::MAX } }), Ok(())),
+            (vec![("mcp-param-limit", "0.5")], json!({ "deep": { "limit": 0.5 } }), Ok(())),
+            (vec![("mcp-param-limit", "4.2e1")], json!({ "deep": { "limit": 42 } }), Ok(())),
             (vec![("mcp-param-limit", "42")], json!({ "deep.limit": 42 }), Err(Unlike)),
             (vec![("mcp-param-limit", "42")], json!({ "deep": [42] }), Err(Unlike)),
             (vec![("mcp-param-flag", "true")], json!({ "flag": true }), Ok(())),
