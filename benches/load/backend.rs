@@ -4,6 +4,7 @@
 //! What a request asks is found by looking for a few words in its body: the load is ours, so nothing has to be parsed. All
 //! answers are for the JSON-RPC id 1.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -14,15 +15,22 @@ pub fn serve(ports: &[&str]) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let answers = Arc::new(Answers::new());
-        let listeners = ports.iter().map(|port| listen(port.parse().expect("PORT"), Arc::clone(&answers)));
-        let listeners: Vec<_> = listeners.map(tokio::spawn).collect();
-        for listener in listeners {
-            listener.await.unwrap();
+        let mut listeners = tokio::task::JoinSet::new();
+        for port in ports {
+            listeners.spawn(listen(port.parse().expect("PORT"), Arc::clone(&answers)));
         }
+        listeners.join_all().await;
     });
 }
 
-async fn listen(port: u16, answers: Arc<Answers>) {
+/// Answers requests.
+pub trait Answer: Send + Sync + 'static {
+    /// The answer to a request with this head and body: head and body too.
+    fn to(&self, head: &[u8], body: &[u8]) -> Cow<'_, [u8]>;
+}
+
+/// Serves on this port of 127.0.0.1.
+pub async fn listen(port: u16, answers: Arc<impl Answer>) {
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.set_reuseaddr(true).unwrap();
     socket.bind(([127, 0, 0, 1], port).into()).unwrap();
@@ -35,7 +43,7 @@ async fn listen(port: u16, answers: Arc<Answers>) {
 }
 
 /// Answers the requests of one connection.
-async fn converse(mut stream: TcpStream, answers: Arc<Answers>) {
+async fn converse(mut stream: TcpStream, answers: Arc<impl Answer>) {
     let mut received = Vec::new();
     loop {
         let (head, whole) = loop {
@@ -54,9 +62,10 @@ async fn converse(mut stream: TcpStream, answers: Arc<Answers>) {
             }
         };
         let answer = answers.to(&received[..head], &received[head..whole]);
-        if stream.write_all(answer).await.is_err() {
+        if stream.write_all(&answer).await.is_err() {
             return;
         }
+        drop(answer);
         received.drain(..whole);
     }
 }
@@ -89,17 +98,19 @@ impl Answers {
             stream: format!("{stream_head}e\r\n: the stream\n\n\r\n").into_bytes(),
         }
     }
+}
 
-    fn to(&self, head: &[u8], body: &[u8]) -> &[u8] {
+impl Answer for Answers {
+    fn to(&self, head: &[u8], body: &[u8]) -> Cow<'_, [u8]> {
         if head.starts_with(b"GET ") {
-            return &self.stream;
+            return Cow::Borrowed(&self.stream);
         }
         if head.starts_with(b"POST /token ") {
-            return &self.exchanged;
+            return Cow::Borrowed(&self.exchanged);
         }
         // The method and the name of the tool stand before the arguments.
         let start = &body[..body.len().min(256)];
-        if contains(start, br#""name":"echo""#) {
+        Cow::Borrowed(if contains(start, br#""name":"echo""#) {
             &self.small
         } else if contains(start, br#""name":"big""#) {
             &self.big
@@ -109,7 +120,7 @@ impl Answers {
             &self.initialized
         } else {
             &self.accepted
-        }
+        })
     }
 }
 
@@ -120,7 +131,8 @@ fn result(text_bytes: usize) -> String {
     format!(r#"{{"jsonrpc":"2.0","id":1,"result":{{"content":[{{"type":"text","text":"{text}"}}],"isError":false}}}}"#)
 }
 
-fn json(headers: &str, body: &str) -> Vec<u8> {
+/// The bytes of an answer in JSON; `headers` are lines.
+pub fn json(headers: &str, body: &str) -> Vec<u8> {
     let length = body.len();
     format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n{headers}\r\n{body}")
         .into()

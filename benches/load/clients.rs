@@ -1,7 +1,7 @@
 //! What clients does a measurement need that oha cannot be? Ones with another token for every request, and ones that only
 //! open something and stay.
 
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -27,11 +27,11 @@ pub fn first_seen(options: &[&str]) {
         for _ in 0..connections.parse().unwrap() {
             let (next, requests, address) = (Arc::clone(&next), Arc::clone(&requests), address.clone());
             clients.spawn(async move {
-                let (mut client, mut took) = (Client::connect(&address).await, Vec::new());
+                let (mut client, mut took) = (Client::connect(&address).await.unwrap(), Vec::new());
                 while Instant::now() < until {
                     let asked = Instant::now();
                     let number = next.fetch_add(1, Ordering::Relaxed);
-                    let status = client.call(&requests[number % requests.len()]).await;
+                    let status = client.call(&requests[number % requests.len()]).await.unwrap();
                     assert_eq!(status, 200, "a call with a token of its own");
                     took.push(asked.elapsed().as_secs_f64());
                 }
@@ -58,9 +58,9 @@ pub fn sessions(options: &[&str]) {
     let request = Call::Initialize.request(token, None).into_bytes();
     let count: usize = count.parse().unwrap();
     let id = block_on(async {
-        let mut client = Client::connect(address).await;
+        let mut client = Client::connect(address).await.unwrap();
         for _ in 0..count {
-            assert_eq!(client.call(&request).await, 200, "initialize");
+            assert_eq!(client.call(&request).await.unwrap(), 200, "initialize");
         }
         client.header("mcp-session-id")
     });
@@ -74,10 +74,10 @@ pub fn streams(options: &[&str]) {
     block_on(async {
         let mut held = Vec::new();
         for _ in 0..count.parse().unwrap() {
-            let mut client = Client::connect(address).await;
+            let mut client = Client::connect(address).await.unwrap();
             client.stream.write_all(&request).await.unwrap();
             while !client.received.windows(3).any(|window| window == b"\n\r\n") || client.received.len() < 120 {
-                client.read().await;
+                client.read().await.unwrap();
             }
             assert_eq!(client.status(), 200, "GET");
             client.received = Vec::new();
@@ -93,47 +93,71 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 }
 
 /// One HTTP/1.1 connection.
-struct Client {
+pub struct Client {
     stream: TcpStream,
     /// The last answer.
     received: Vec<u8>,
 }
 
 impl Client {
-    async fn connect(address: &str) -> Self {
-        let stream = TcpStream::connect(address).await.expect("no connection");
-        stream.set_nodelay(true).unwrap();
-        Self { stream, received: Vec::new() }
+    pub async fn connect(address: &str) -> io::Result<Self> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream, received: Vec::new() })
     }
 
-    /// Sends a request and reads its whole answer.
-    async fn call(&mut self, request: &[u8]) -> u16 {
-        self.received.clear();
-        self.stream.write_all(request).await.unwrap();
+    /// Sends a request and reads its whole answer; the status comes out.
+    pub async fn call(&mut self, request: &[u8]) -> io::Result<u16> {
+        self.send(request).await?;
         loop {
-            self.read().await;
-            let Some(head) = self.received.windows(4).position(|window| window == b"\r\n\r\n") else { continue };
-            let body = self.received.len() - head - 4;
+            self.read().await?;
+            let Some(head) = self.head_length() else { continue };
+            let body = self.received.len() - head;
             let is_whole = match self.header("content-length") {
                 Some(length) => body.to_string() == length,
                 None => self.received.ends_with(b"0\r\n\r\n"),
             };
             if is_whole {
-                return self.status();
+                return Ok(self.status());
             }
         }
     }
 
-    async fn read(&mut self) {
-        let count = self.stream.read_buf(&mut self.received).await.unwrap();
-        assert!(count > 0, "the connection was closed");
+    /// Sends a request and reads the head of its answer.
+    pub async fn open(&mut self, request: &[u8]) -> io::Result<u16> {
+        self.send(request).await?;
+        while self.head_length().is_none() {
+            self.read().await?;
+        }
+        Ok(self.status())
+    }
+
+    /// The last answer, head and body.
+    pub fn answer(&self) -> String {
+        String::from_utf8_lossy(&self.received).into_owned()
+    }
+
+    async fn send(&mut self, request: &[u8]) -> io::Result<()> {
+        self.received.clear();
+        self.stream.write_all(request).await
+    }
+
+    async fn read(&mut self) -> io::Result<()> {
+        match self.stream.read_buf(&mut self.received).await? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            _ => Ok(()),
+        }
+    }
+
+    fn head_length(&self) -> Option<usize> {
+        self.received.windows(4).position(|window| window == b"\r\n\r\n").map(|end| end + 4)
     }
 
     fn status(&self) -> u16 {
         std::str::from_utf8(&self.received[9..12]).unwrap().parse().unwrap()
     }
 
-    fn header(&self, name: &str) -> Option<String> {
+    pub fn header(&self, name: &str) -> Option<String> {
         let text = String::from_utf8_lossy(&self.received);
         let mut lines = text.lines().take_while(|line| !line.is_empty());
         lines.find_map(|line| {

@@ -5,6 +5,8 @@
 //! load run OPTIONS               measures, prints the table (measure.rs)
 //! load backend PORT…             a fast MCP server, which is a token endpoint too (backend.rs)
 //! load first-seen|sessions|streams …   clients that oha cannot be (clients.rs)
+//! load soak OPTIONS              hours in minutes: sessions, tokens, keys and instances come and go (soak.rs)
+//! load tools PORT JOURNAL        an MCP server that knows its sessions and writes down its calls (tools.rs)
 //! ```
 #![expect(
     clippy::expect_used,
@@ -22,9 +24,11 @@ mod clients;
 mod measure;
 mod process;
 mod rows;
+mod soak;
 mod stage;
 mod table;
 mod tokens;
+mod tools;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
@@ -35,6 +39,8 @@ fn main() {
         ["first-seen", options @ ..] => clients::first_seen(options),
         ["sessions", options @ ..] => clients::sessions(options),
         ["streams", options @ ..] => clients::streams(options),
+        ["soak", options @ ..] => soak::run(options),
+        ["tools", port, journal] => tools::serve(port, journal),
         _ => println!("benches/load/run.sh starts this"),
     }
 }

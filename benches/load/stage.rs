@@ -236,7 +236,8 @@ fn free_addresses<const COUNT: usize>() -> [SocketAddr; COUNT] {
     listeners.map(|listener| listener.local_addr().unwrap())
 }
 
-fn write_private(path: &Path, text: &str) {
+/// A file for its owner alone.
+pub fn write_private(path: &Path, text: &str) {
     use std::io::Write as _;
     let mut file = fs::File::options().write(true).create_new(true).mode(0o600).open(path).unwrap();
     file.write_all(text.as_bytes()).unwrap();

@@ -1,6 +1,8 @@
 //! Whose tokens? An issuer that exists as a file of keys, and signs before the measurement begins.
 
 use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
@@ -41,10 +43,9 @@ impl Signer {
     /// Writes the public keys as a JWK set.
     pub fn write_jwks(&self, path: &Path) {
         let rsa: rsa::PublicKeyComponents<Vec<u8>> = self.rsa.public().into();
-        let (x, y) = self.p256.public_key().as_ref()[1..].split_at(32);
         let keys = json!({ "keys": [
             { "kty": "RSA", "use": "sig", "alg": "RS256", "kid": "rsa", "n": encode(&rsa.n), "e": encode(&rsa.e) },
-            { "kty": "EC", "crv": "P-256", "use": "sig", "alg": "ES256", "kid": "p256", "x": encode(x), "y": encode(y) },
+            p256_jwk("p256", &self.p256),
         ] });
         std::fs::write(path, keys.to_string()).unwrap();
     }
@@ -67,6 +68,86 @@ impl Signer {
         };
         format!("{signed}.{}", encode(&bytes))
     }
+}
+
+/// An issuer that signs with a new key from time to time, and publishes the one before as well.
+pub struct RotatingKeys {
+    /// The newest first.
+    keys: Mutex<Vec<RotatingKey>>,
+    rotations: AtomicUsize,
+    signed: AtomicUsize,
+    exchanged: AtomicUsize,
+    random: SystemRandom,
+}
+
+struct RotatingKey {
+    kid: String,
+    pair: EcdsaKeyPair,
+}
+
+impl RotatingKeys {
+    pub fn new() -> Self {
+        let random = SystemRandom::new();
+        let keys = Mutex::new(vec![RotatingKey::new(0, &random)]);
+        let (rotations, signed, exchanged) = Default::default();
+        Self { keys, rotations, signed, exchanged, random }
+    }
+
+    /// Signs with a new key from here on.
+    pub fn rotate(&self) {
+        let number = self.rotations.fetch_add(1, Ordering::Relaxed) + 1;
+        let mut keys = self.keys.lock().unwrap();
+        keys.insert(0, RotatingKey::new(number, &self.random));
+        keys.truncate(2);
+    }
+
+    /// A token that expires in so many seconds.
+    pub fn token(&self, subject: usize, expires_in: i64) -> String {
+        let number = self.signed.fetch_add(1, Ordering::Relaxed);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64;
+        let mut claims = claims(number);
+        claims["sub"] = format!("agent-{subject}").into();
+        claims["exp"] = (now + expires_in).into();
+        let keys = self.keys.lock().unwrap();
+        let RotatingKey { kid, pair } = &keys[0];
+        let header = json!({ "alg": "ES256", "kid": kid, "typ": "at+jwt" });
+        let signed = format!("{}.{}", object(&header), object(&claims));
+        let signature = pair.sign(&self.random, signed.as_bytes()).unwrap();
+        format!("{signed}.{}", encode(signature.as_ref()))
+    }
+
+    /// The JWK set.
+    pub fn jwks(&self) -> String {
+        let keys = self.keys.lock().unwrap();
+        let keys: Vec<Value> = keys.iter().map(|key| p256_jwk(&key.kid, &key.pair)).collect();
+        json!({ "keys": keys }).to_string()
+    }
+
+    pub fn rotations(&self) -> usize {
+        self.rotations.load(Ordering::Relaxed)
+    }
+
+    pub fn signed(&self) -> usize {
+        self.signed.load(Ordering::Relaxed)
+    }
+
+    /// Makes an exchanged token one of its own.
+    pub fn next_exchange(&self) -> usize {
+        self.exchanged.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+impl RotatingKey {
+    fn new(number: usize, random: &SystemRandom) -> Self {
+        let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, random).unwrap();
+        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8.as_ref(), random).unwrap();
+        Self { kid: format!("key-{number}"), pair }
+    }
+}
+
+fn p256_jwk(kid: &str, pair: &EcdsaKeyPair) -> Value {
+    let (x, y) = pair.public_key().as_ref()[1..].split_at(32);
+    json!({ "kty": "EC", "crv": "P-256", "use": "sig", "alg": "ES256", "kid": kid, "x": encode(x), "y": encode(y) })
 }
 
 fn claims(number: usize) -> Value {
