@@ -100,13 +100,16 @@ fn whole(root: &Node, log: &Log, look: Look<'_>, compile: Compile<'_>) -> Option
         let session = top.required("session", |v| process::session(v, look));
         let limits = process::limits(top);
 
+        let plain_http_hosts =
+            top.or("plain_http_hosts", Vec::new(), |v| v.list(|v| v.parse(process::plain_http_host)));
+        let plain = plain_http_hosts.clone().unwrap_or_default();
         let issuers = top.find("issuers");
         let issuers = top.must("issuers", issuers);
         let servers = top.find_either("servers");
         let servers = top.must("servers", servers);
         let names = Names::declared(issuers.as_ref(), servers.as_ref());
-        let issuers = issuers.and_then(|v| v.some(|v| issuer::issuer(v, look)));
-        let servers = servers.and_then(|v| v.some(|v| server::server(v, look)));
+        let issuers = issuers.and_then(|v| v.some(|v| issuer::issuer(v, &plain, look)));
+        let servers = servers.and_then(|v| v.some(|v| server::server(v, &plain, look)));
         let routes = top.required("routes", |v| {
             v.refuse_repeated("path");
             v.some(|v| route::route(v, public_url.as_deref().unwrap_or_default(), &names, compile))
@@ -125,6 +128,7 @@ fn whole(root: &Node, log: &Log, look: Look<'_>, compile: Compile<'_>) -> Option
             audit: audit?,
             session: session?,
             limits: limits?,
+            plain_http_hosts: plain_http_hosts?,
             issuers: shared(issuers?),
             servers: shared(servers?),
             routes: shared(routes?),

@@ -16,7 +16,7 @@ use crate::config::{HealthSettings, InstanceConfig, ServerConfig, UpstreamTimeou
 use crate::credential::{ClientAuth, ExchangePlan, Plan};
 use crate::secret::Secret;
 
-pub(super) fn server(value: &Value<'_>, look: Look<'_>) -> Option<ServerConfig> {
+pub(super) fn server(value: &Value<'_>, plain_http_hosts: &[String], look: Look<'_>) -> Option<ServerConfig> {
     value.map(|fields| {
         let name = fields.required("name", |v| v.parse(values::name));
         let path = fields.or("path", "/mcp", |v| v.parse(values::upstream_path));
@@ -25,7 +25,7 @@ pub(super) fn server(value: &Value<'_>, look: Look<'_>) -> Option<ServerConfig> 
         let timeouts = timeouts(fields);
         let tls = fields.or("tls", UpstreamTls::default(), |v| upstream_tls(v, look));
         let http2 = fields.or("http2", false, Value::flag);
-        let credential = fields.required("credential", |v| credential(v, look));
+        let credential = fields.required("credential", |v| credential(v, plain_http_hosts, look));
         let forward_claims = fields.or("forward_claims", Vec::new(), forward_claims);
 
         // Pingora would hold the certificate against another name, with a hyphen (connectors/tls, replace_leftmost_underscore).
@@ -191,7 +191,7 @@ fn host_name(text: &str) -> Result<String, Complaint> {
     Err(Complaint::new(format!("{} is not a host name", quote(text)), "write the name in the server's certificate"))
 }
 
-fn credential(value: &Value<'_>, look: Look<'_>) -> Option<Plan> {
+fn credential(value: &Value<'_>, plain_http_hosts: &[String], look: Look<'_>) -> Option<Plan> {
     const HINT: &str = "write none, or a map with one of static and token_exchange";
     if let Kind::Text(word) = value.kind() {
         if word == "none" {
@@ -202,7 +202,7 @@ fn credential(value: &Value<'_>, look: Look<'_>) -> Option<Plan> {
     }
     value.map(|fields| {
         let (kind, plan) = fields.exactly_one(&["static", "token_exchange"])?;
-        if kind == "static" { static_secret(&plan, look) } else { token_exchange(&plan, look) }
+        if kind == "static" { static_secret(&plan, look) } else { token_exchange(&plan, plain_http_hosts, look) }
     })
 }
 
@@ -230,10 +230,11 @@ fn credential_header(text: &str) -> Result<HeaderName, Complaint> {
     values::own_header(text)
 }
 
-fn token_exchange(value: &Value<'_>, look: Look<'_>) -> Option<Plan> {
+fn token_exchange(value: &Value<'_>, plain_http_hosts: &[String], look: Look<'_>) -> Option<Plan> {
     value.map(|fields| {
-        let token_endpoint = fields
-            .required("token_endpoint", |v| v.parse(|text| values::trustworthy_url(text).map(|_| text.to_owned())));
+        let token_endpoint = fields.required("token_endpoint", |v| {
+            v.parse(|text| values::callable_url(text, plain_http_hosts).map(|_| text.to_owned()))
+        });
         let client = fields.required("client", |v| client(v, look));
         let audience = fields.or("audience", Vec::new(), |v| v.list(Value::string));
         let resource = fields.or("resource", Vec::new(), |v| v.list(|v| v.parse(resource)));
