@@ -121,8 +121,8 @@ pub fn run(path: &Path, config: Config, upgrade: bool) -> anyhow::Result<()> {
     let upstream_watch = background_service("upstream certificates", upstream_certificates);
     let upstream_certificates = upstream_watch.task();
     server.add_service(upstream_watch);
-    let audit_log = audit.clone();
-    let reload = Reload { path, live: Arc::clone(&live), audit: audit.clone(), means, certificates, upstream_certificates };
+    let reload =
+        Reload { path, live: Arc::clone(&live), audit: audit.clone(), means, certificates, upstream_certificates };
     server.add_service(background_service("reload", reload));
 
     let signals = Signals {

@@ -67,6 +67,8 @@ pub struct Config {
     pub session: SessionSettings,
     /// Bounds.
     pub limits: Limits,
+    /// Hosts, lower case, that our own calls (keys, metadata, token exchange) may reach without TLS. Default: none.
+    pub plain_http_hosts: Vec<String>,
     /// Who may vouch for a person.
     pub issuers: Vec<Arc<IssuerConfig>>,
     /// Whom we believe about agents; `None`: nobody.

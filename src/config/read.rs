@@ -101,14 +101,17 @@ fn whole(root: &Node, log: &Log, look: Look<'_>, compile: Compile<'_>) -> Option
         let session = top.required("session", |v| process::session(v, look));
         let limits = process::limits(top);
 
+        let plain_http_hosts =
+            top.or("plain_http_hosts", Vec::new(), |v| v.list(|v| v.parse(process::plain_http_host)));
+        let plain = plain_http_hosts.clone().unwrap_or_default();
         let issuers = top.find("issuers");
         let issuers = top.must("issuers", issuers);
         let servers = top.find_either("servers");
         let servers = top.must("servers", servers);
         let agents = top.find("agents");
-        let names = Names::declared(issuers.as_ref(), servers.as_ref(), agents.is_some());
+        let names = Names::declared(issuers.as_ref(), servers.as_ref(), agents.is_some(), &plain);
         let agents = agents.map(|v| agents::agents(&v, &names));
-        let issuers = issuers.and_then(|v| v.some(|v| issuer::issuer(v, look)));
+        let issuers = issuers.and_then(|v| v.some(|v| issuer::issuer(v, &plain, look)));
         let servers = servers
             .and_then(|v| v.some(|v| server::server(v, public_url.as_deref().unwrap_or_default(), &names, look)));
         let routes = top.required("routes", |v| {
@@ -129,6 +132,7 @@ fn whole(root: &Node, log: &Log, look: Look<'_>, compile: Compile<'_>) -> Option
             audit: audit?,
             session: session?,
             limits: limits?,
+            plain_http_hosts: plain_http_hosts?,
             issuers: shared(issuers?),
             agents: match agents {
                 Some(agents) => Some(Arc::new(agents?)),
@@ -147,16 +151,23 @@ struct Names<'a> {
     servers: Vec<&'a str>,
     /// Whether there is a section `agents`.
     has_agents: bool,
+    /// Hosts that may be called in clear text.
+    plain_http_hosts: &'a [String],
 }
 
 impl<'a> Names<'a> {
-    fn declared(issuers: Option<&Value<'a>>, servers: Option<&Value<'a>>, has_agents: bool) -> Self {
+    fn declared(
+        issuers: Option<&Value<'a>>,
+        servers: Option<&Value<'a>>,
+        has_agents: bool,
+        plain_http_hosts: &'a [String],
+    ) -> Self {
         let names = |list: Option<&Value<'a>>| {
             let Some(list) = list else { return Vec::new() };
             list.refuse_repeated("name");
             list.each("name").into_iter().map(|(name, _)| name).collect()
         };
-        Self { issuers: names(issuers), servers: names(servers), has_agents }
+        Self { issuers: names(issuers), servers: names(servers), has_agents, plain_http_hosts }
     }
 }
 

@@ -288,6 +288,25 @@ fn metrics_may_leave_loopback_when_the_operator_insists() {
 }
 
 #[test]
+fn metrics_and_admin_may_leave_loopback_over_tls() {
+    for key in ["metrics", "admin"] {
+        let tls = "{ certificate: /etc/p/cert.pem, private_key: /etc/p/key.pem }";
+        let text = format!("{key}: {{ address: 10.0.0.5:9090, tls: {tls} }}\n{BASE}");
+        assert_eq!(read_shape(&text, &|_| Vec::new()).map(|_| ()), Ok(()), "{key}");
+    }
+}
+
+#[test]
+fn keys_are_fetched_from_a_named_host_without_tls_and_clients_never_come_to_one() {
+    let plain = BASE.replace("https://idp.test", "http://idp.test");
+    assert!(read_shape(&plain, &|_| Vec::new()).is_err());
+    let named = format!("plain_http_hosts: [IDP.test]\n{plain}");
+    assert_eq!(read_shape(&named, &|_| Vec::new()).map(|_| ()), Ok(()));
+    let public = format!("plain_http_hosts: [mcp.test]\n{}", BASE.replace("https://mcp.test", "http://mcp.test"));
+    assert!(read_shape(&public, &|_| Vec::new()).is_err());
+}
+
+#[test]
 fn a_file_checked_for_its_shape_needs_no_secret() {
     let summary = read_shape(BASE, &|_| Vec::new()).unwrap();
     assert_eq!(summary, Summary { issuers: 1, servers: 1, routes: 1 });

@@ -188,10 +188,20 @@ pub(super) fn url(text: &str) -> Result<Url, Complaint> {
 
 /// Reads a URL that carries tokens, keys or secrets: https, or http to this machine.
 pub(super) fn trustworthy_url(text: &str) -> Result<Url, Complaint> {
+    protected_url(text, &[], "write an https URL; http is for loopback hosts only")
+}
+
+/// Reads a URL that we call with tokens, keys or secrets: https, or http to this machine or to one of `plain_http_hosts`.
+pub(super) fn callable_url(text: &str, plain_http_hosts: &[String]) -> Result<Url, Complaint> {
+    let hint = "write an https URL; http is for loopback hosts, and for plain_http_hosts";
+    protected_url(text, plain_http_hosts, hint)
+}
+
+fn protected_url(text: &str, plain_http_hosts: &[String], hint: &str) -> Result<Url, Complaint> {
     let url = url(text)?;
-    if !url.tls && !url.is_loopback() {
-        let message = format!("{} is not protected on its way", quote(text));
-        return Err(Complaint::new(message, "write an https URL; http is for loopback hosts only"));
+    let is_named = plain_http_hosts.iter().any(|host| host.eq_ignore_ascii_case(&url.host));
+    if !url.tls && !url.is_loopback() && !is_named {
+        return Err(Complaint::new(format!("{} is not protected on its way", quote(text)), hint));
     }
     Ok(url)
 }

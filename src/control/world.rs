@@ -127,6 +127,7 @@ pub fn build(
             challenges,
         }));
     }
+    outbound.allow_plain_http(&config.plain_http_hosts);
     let generation = previous.map_or(1, |previous| previous.generation + 1);
     Ok(Snapshot::new(generation, config, Arc::new(ring), issuers, servers, routes, metadata))
 }

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use bytes::BytesMut;
 use http::HeaderMap;
@@ -23,7 +24,7 @@ use super::egress::{self, ForbiddenAddress, Guarded, Lookup, SystemLookup};
 
 /// The client for our own calls. Cheap to clone: clones share one pool of connections.
 ///
-/// - https only, but for loopback hosts: keys and secrets travel here.
+/// - https only, but for loopback hosts and those that the operator names: keys and secrets travel here.
 /// - Redirects are not followed: who answers is who was asked (RFC 9700 §4.11; a redirect is also the usual way of making a
 ///   server fetch what its caller could not).
 /// - Addresses that no operator means are never connected to ([`egress::may_be_called`]), whether they stand in the URL or a
@@ -34,6 +35,7 @@ use super::egress::{self, ForbiddenAddress, Guarded, Lookup, SystemLookup};
 pub struct Outbound {
     client: Client,
     has_system_roots: bool,
+    plain_http_hosts: Arc<ArcSwap<Vec<String>>>,
 }
 
 impl Outbound {
@@ -56,10 +58,10 @@ impl Outbound {
     pub fn resolving_by(lookup: Arc<dyn Lookup>) -> Result<Self, NetError> {
         install_tls();
         if let Ok(client) = settings(Arc::clone(&lookup)).build() {
-            return Ok(Self { client, has_system_roots: true });
+            return Ok(Self { client, has_system_roots: true, plain_http_hosts: Arc::default() });
         }
         let client = settings(lookup).tls_certs_only([]).build().map_err(|_| NetError::Setup)?;
-        Ok(Self { client, has_system_roots: false })
+        Ok(Self { client, has_system_roots: false, plain_http_hosts: Arc::default() })
     }
 
     /// Whether the system trusts any certificate authority. If not, someone should hear of it.
@@ -68,12 +70,25 @@ impl Outbound {
         self.has_system_roots
     }
 
+    /// Lets exactly these hosts, lower case, be called without TLS from here on, by every clone.
+    pub fn allow_plain_http(&self, hosts: &[String]) {
+        self.plain_http_hosts.store(Arc::new(hosts.to_vec()));
+    }
+
+    /// Reads a URL that this client may call, as [`checked_url`].
+    ///
+    /// # Errors
+    /// Those of [`checked_url`].
+    pub fn checked_url(&self, text: &str) -> Result<Url, NetError> {
+        checked_url(text, &self.plain_http_hosts.load())
+    }
+
     /// Asks for JSON at `url` and reads at most `bytes_max` of the answer, within [`GET_TIMEOUT`].
     ///
     /// # Errors
     /// Those of [`NetError`]; a status other than 200 is an answer.
     pub async fn get(&self, url: &str, bytes_max: usize) -> Result<Answer, NetError> {
-        let url = checked_url(url)?;
+        let url = self.checked_url(url)?;
         let request = self.client.get(url).header(ACCEPT, JSON).timeout(GET_TIMEOUT);
         exchange(request, bytes_max).await
     }
@@ -93,7 +108,7 @@ impl Outbound {
         bytes_max: usize,
         timeout: Duration,
     ) -> Result<Answer, NetError> {
-        let url = checked_url(url)?;
+        let url = self.checked_url(url)?;
         let request = self
             .client
             .post(url)
@@ -187,13 +202,13 @@ pub fn install_tls() {
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
-/// Reads a URL that we may call: https, or http to this very machine.
+/// Reads a URL that we may call: https, or http to this very machine or to one of `plain_http_hosts`.
 ///
 /// A name may still resolve to an address that is not called; that shows when it is.
 ///
 /// # Errors
 /// [`NetError::BadUrl`], [`NetError::ForbiddenAddress`] and [`NetError::InsecureUrl`].
-pub fn checked_url(text: &str) -> Result<Url, NetError> {
+pub fn checked_url(text: &str, plain_http_hosts: &[String]) -> Result<Url, NetError> {
     let url = Url::parse(text).map_err(|_| NetError::BadUrl)?;
     if url.host_str().is_none_or(str::is_empty) || !url.username().is_empty() || url.password().is_some() {
         return Err(NetError::BadUrl);
@@ -204,7 +219,7 @@ pub fn checked_url(text: &str) -> Result<Url, NetError> {
     }
     match url.scheme() {
         "https" => Ok(url),
-        "http" if is_loopback(&url) => Ok(url),
+        "http" if is_loopback(&url) || plain_http_hosts.iter().any(|host| url.host_str() == Some(host)) => Ok(url),
         "http" => Err(NetError::InsecureUrl),
         _ => Err(NetError::BadUrl),
     }

@@ -226,7 +226,7 @@ impl KeyFetcher {
     /// Finds the JWK set through the issuer's metadata and fetches it.
     async fn discover(&self) -> Result<Bytes, FetchError> {
         let mut refusal = None;
-        for url in metadata_urls(&self.issuer)? {
+        for url in metadata_urls(self.outbound.checked_url(&self.issuer)?)? {
             let answer = self.outbound.get(url.as_str(), METADATA_BYTES_MAX).await?;
             let found = answer.ok().map_err(FetchError::from).and_then(|metadata| self.jwks_uri(&url, &metadata));
             match (found, refusal) {
@@ -253,7 +253,7 @@ impl KeyFetcher {
         if metadata.issuer != *self.issuer {
             return Err(FetchError::IssuerMismatch);
         }
-        let jwks_uri = client::checked_url(&metadata.jwks_uri)?;
+        let jwks_uri = self.outbound.checked_url(&metadata.jwks_uri)?;
         // A remote issuer points to the network it is in, not to what listens on this machine.
         if client::is_loopback(&jwks_uri) && !client::is_loopback(url) {
             return Err(NetError::InsecureUrl.into());
@@ -315,11 +315,11 @@ struct Flight {
 
 /// Where an issuer's metadata may be, in the order of asking: OpenID Connect Discovery §4 (appended to the path), RFC 8414 §3
 /// (before the path), and OpenID metadata at the place of RFC 8414 (its §5).
-fn metadata_urls(issuer: &str) -> Result<Vec<Url>, FetchError> {
+fn metadata_urls(issuer: Url) -> Result<Vec<Url>, FetchError> {
     const OPENID: &str = "/.well-known/openid-configuration";
     const OAUTH: &str = "/.well-known/oauth-authorization-server";
 
-    let base = client::checked_url(issuer)?;
+    let base = issuer;
     if base.query().is_some() || base.fragment().is_some() {
         return Err(NetError::BadUrl.into());
     }

@@ -140,7 +140,9 @@ pub(super) fn server_identity(
 ) -> Option<ServerIdentityConfig> {
     value.map(|fields| {
         let issuer = fields.required("issuer", |v| reference(v, "issuer", &names.issuers));
-        let url = fields.required("url", |v| v.parse(|text| values::trustworthy_url(text).map(|_| text.to_owned())));
+        let url = fields.required("url", |v| {
+            v.parse(|text| values::callable_url(text, names.plain_http_hosts).map(|_| text.to_owned()))
+        });
         let header = fields.optional("header", |v| v.parse(values::own_header));
         let name = fields.or("name", server.unwrap_or_default().into(), Value::string::<Box<str>>);
         let audience = fields.or("audience", public_url.into(), Value::string::<Box<str>>);

@@ -9,13 +9,13 @@ use crate::config::values::{self, quote};
 use crate::config::{IssuerConfig, JwksSource, TokenTypes};
 use crate::identity::Algorithm;
 
-pub(super) fn issuer(value: &Value<'_>, look: Look<'_>) -> Option<IssuerConfig> {
+pub(super) fn issuer(value: &Value<'_>, plain_http_hosts: &[String], look: Look<'_>) -> Option<IssuerConfig> {
     value.map(|fields| {
         let name = fields.required("name", |v| v.parse(values::name));
-        let issuer = fields.required("issuer", |v| v.parse(issuer_identifier));
+        let issuer = fields.required("issuer", |v| v.parse(|text| issuer_identifier(text, plain_http_hosts)));
         let audiences = fields.or("audiences", Vec::new(), |v| v.some(Value::string));
         let algorithms = fields.or("algorithms", DEFAULT_ALGORITHMS.to_vec(), |v| v.some(|v| v.parse(algorithm)));
-        let jwks = fields.or("jwks", JwksSource::Discover, |v| jwks(v, look));
+        let jwks = fields.or("jwks", JwksSource::Discover, |v| jwks(v, plain_http_hosts, look));
         let clock_leeway = fields.or("clock_leeway", seconds(30), |v| v.duration(seconds(0)..=seconds(300)));
         let scope_claims = fields.or("scope_claims", vec!["scope".into(), "scp".into()], |v| v.some(Value::string));
         let at_jwt = fields.or("require_at_jwt", false, Value::flag);
@@ -50,8 +50,8 @@ pub(super) fn issuer(value: &Value<'_>, look: Look<'_>) -> Option<IssuerConfig> 
 }
 
 /// RFC 8414 §2: an https URL without query and fragment; kept as written, since `iss` is compared exactly.
-fn issuer_identifier(text: &str) -> Result<&str, Complaint> {
-    let url = values::trustworthy_url(text)?;
+fn issuer_identifier<'a>(text: &'a str, plain_http_hosts: &[String]) -> Result<&'a str, Complaint> {
+    let url = values::callable_url(text, plain_http_hosts)?;
     if url.query.is_some() {
         let hint = "write exactly what the issuer puts into iss";
         return Err(Complaint::new(format!("{} has a query", quote(text)), hint));
@@ -59,12 +59,13 @@ fn issuer_identifier(text: &str) -> Result<&str, Complaint> {
     Ok(text)
 }
 
-fn jwks(value: &Value<'_>, look: Look<'_>) -> Option<JwksSource> {
+fn jwks(value: &Value<'_>, plain_http_hosts: &[String], look: Look<'_>) -> Option<JwksSource> {
     value.map(|fields| {
         let (key, source) = fields.exactly_one(&["discover", "file", "url"])?;
         match key {
             "file" => secrets::path(&source, look, Keep::Public).map(JwksSource::File),
-            "url" => source.parse(|text| values::trustworthy_url(text).map(|_| JwksSource::Url(text.to_owned()))),
+            "url" => source
+                .parse(|text| values::callable_url(text, plain_http_hosts).map(|_| JwksSource::Url(text.to_owned()))),
             _ if source.flag()? => Some(JwksSource::Discover),
             _ => {
                 source.complain("keys must come from somewhere", "write discover: true, url: URL or file: PATH");

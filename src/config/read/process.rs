@@ -222,6 +222,14 @@ pub(super) fn audit(top: &mut Fields<'_, '_>) -> Option<AuditSettings> {
     })
 }
 
+/// Reads a host that may be called without TLS.
+pub(super) fn plain_http_host(text: &str) -> Result<String, Complaint> {
+    if values::is_host(text) {
+        return Ok(text.to_ascii_lowercase());
+    }
+    Err(Complaint::new(format!("{} is not a host", quote(text)), "write a host name or an address, without a port"))
+}
+
 pub(super) fn session(value: &Value<'_>, look: Look<'_>) -> Option<SessionSettings> {
     value.map(|fields| {
         let keys = fields.required("keys", |list| {

@@ -235,8 +235,9 @@ fn credential_header(text: &str) -> Result<HeaderName, Complaint> {
 
 fn token_exchange(value: &Value<'_>, names: &Names<'_>, look: Look<'_>) -> Option<Plan> {
     value.map(|fields| {
-        let token_endpoint = fields
-            .required("token_endpoint", |v| v.parse(|text| values::trustworthy_url(text).map(|_| text.to_owned())));
+        let token_endpoint = fields.required("token_endpoint", |v| {
+            v.parse(|text| values::callable_url(text, names.plain_http_hosts).map(|_| text.to_owned()))
+        });
         let client = fields.required("client", |v| client(v, look));
         let audience = fields.or("audience", Vec::new(), |v| v.list(Value::string));
         let resource = fields.or("resource", Vec::new(), |v| v.list(|v| v.parse(resource)));

@@ -57,7 +57,7 @@ routes:
 3:27: session.ttl: \"5 parsecs\" is not a duration; write a number with ms, s, m, h or d, e.g. 2s
 5:15: limits.json_depth: must be a whole number, not a string; write a whole number from 4 to 512
 6:15: limits.body_bytes: 2GiB is out of bounds; write a size from 1KiB to 1GiB
-9:13: issuers[0].issuer: \"http://idp.test\" is not protected on its way; write an https URL; http is for loopback hosts only
+9:13: issuers[0].issuer: \"http://idp.test\" is not protected on its way; write an https URL; http is for loopback hosts, and for plain_http_hosts
 10:18: issuers[0].algorithms[0]: \"none\" would accept tokens that nobody signed; write some of RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA
 10:24: issuers[0].algorithms[1]: HS256 is never accepted: whoever can check such a token can also make one; write some of RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA
 10:31: issuers[0].algorithms[2]: \"RS257\" is not known here; write one of RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA
@@ -380,7 +380,7 @@ fn servers_are_checked_in_themselves() {
         Case(
             "credential: none",
             "credential: { token_exchange: { token_endpoint: http://sts.test, client: { id: a, auth: none, secret: { env: STS } } } }",
-            "9:53: servers[0].credential.token_exchange.token_endpoint: \"http://sts.test\" is not protected on its way; write an https URL; http is for loopback hosts only\n9:99: servers[0].credential.token_exchange.client.secret: is not sent with auth: none; leave it out, or choose client_secret_basic",
+            "9:53: servers[0].credential.token_exchange.token_endpoint: \"http://sts.test\" is not protected on its way; write an https URL; http is for loopback hosts, and for plain_http_hosts\n9:99: servers[0].credential.token_exchange.client.secret: is not sent with auth: none; leave it out, or choose client_secret_basic",
         ),
         Case(
             "credential: none",

@@ -144,8 +144,36 @@ fn urls_are_https_or_this_machine() {
         ("", Some(NetError::BadUrl)),
     ];
     for (url, expected) in cases {
-        assert_eq!(checked_url(url).err(), expected, "{url}");
+        assert_eq!(checked_url(url, &[]).err(), expected, "{url}");
     }
+}
+
+#[test]
+fn a_host_named_by_the_operator_may_be_called_without_tls_and_no_other() {
+    let named = ["sts.internal".to_owned(), "10.0.0.7".to_owned(), "169.254.169.254".to_owned()];
+    for (url, expected) in [
+        ("http://sts.internal/token", None),
+        ("http://STS.internal:8080/token", None),
+        ("http://10.0.0.7/", None),
+        ("http://sts.internal.example.com/", Some(NetError::InsecureUrl)),
+        ("http://other.internal/", Some(NetError::InsecureUrl)),
+        ("http://sts.internal@example.com/", Some(NetError::BadUrl)),
+        ("http://169.254.169.254/", Some(NetError::ForbiddenAddress)),
+    ] {
+        assert_eq!(checked_url(url, &named).err(), expected, "{url}");
+    }
+}
+
+#[tokio::test]
+async fn a_named_host_is_called_without_tls_once_it_is_named() {
+    let (url, _request) = serve_once("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await;
+    let outbound = resolving_to(&["127.0.0.1"]);
+    let url = url.replace("127.0.0.1", "sts.internal");
+    assert_eq!(outbound.get(&url, 10).await.unwrap_err(), NetError::InsecureUrl);
+    outbound.clone().allow_plain_http(&["sts.internal".to_owned()]);
+    assert_eq!(outbound.get(&url, 10).await.unwrap().body, "{}");
+    outbound.allow_plain_http(&[]);
+    assert_eq!(outbound.get(&url, 10).await.unwrap_err(), NetError::InsecureUrl);
 }
 
 /// DNS rebinding: a name whose answer mixes addresses is reached at the good one; without a good one, not at all.

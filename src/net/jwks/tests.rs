@@ -84,7 +84,7 @@ fn the_well_known_name_stands_after_the_issuers_path_for_openid_and_before_it_fo
         ),
     ];
     for (issuer, expected) in cases {
-        let urls = metadata_urls(issuer).unwrap();
+        let urls = metadata_urls(client::checked_url(issuer, &[]).unwrap()).unwrap();
         assert_eq!(urls.iter().map(Url::as_str).collect::<Vec<_>>(), expected, "{issuer}");
     }
 }
@@ -97,7 +97,8 @@ fn an_issuer_that_cannot_be_asked_is_refused() {
         ("https://idp.test#a", NetError::BadUrl),
         ("corp", NetError::BadUrl),
     ] {
-        assert_eq!(metadata_urls(issuer).unwrap_err(), FetchError::Net(expected), "{issuer}");
+        let urls = client::checked_url(issuer, &[]).map_err(FetchError::from).and_then(metadata_urls);
+        assert_eq!(urls.unwrap_err(), FetchError::Net(expected), "{issuer}");
     }
 }
 
