@@ -137,13 +137,14 @@ impl Agents {
         bearer: &UnverifiedToken,
     ) -> Result<Option<Arc<Known>>, Rejection> {
         let trust = &*agents.trust;
+        let wrong_type = || {
+            let error = AuthnError::WrongType;
+            Rejection::InvalidToken { error, challenge: route.challenges.invalid_token(error) }
+        };
+        // INVARIANT: an agent's own token is none for a person, though the same issuer may have signed it for the same
+        // audience: what describes an agent is either read as one or refused.
         let Some(claims) = trust.claims_of(&caller.principal().issuer) else {
-            // An agent's own token is none for a person, though the same issuer has signed it for the same audience.
-            if embedded::describes_an_agent(caller) {
-                let error = AuthnError::WrongType;
-                return Err(Rejection::InvalidToken { error, challenge: route.challenges.invalid_token(error) });
-            }
-            return Ok(None);
+            return if embedded::describes_an_agent(caller) { Err(wrong_type()) } else { Ok(None) };
         };
         let key = (Role::AccessToken, bearer.digest(), route.id);
         let now = shell.clock.now();
@@ -156,6 +157,9 @@ impl Agents {
             found.as_ref().is_some_and(|found| is_unsigned(&found.identity))
         });
         let found = found.await.map_err(|error| refused(trust, error))?;
+        if found.is_none() && embedded::describes_an_agent(caller) {
+            return Err(wrong_type());
+        }
         let known = Arc::new(match found {
             Some(found) => self.known(found, trust, bearer.digest(), now),
             None => Known {
@@ -210,18 +214,22 @@ impl Agents {
             // What failed may be good with keys that come later, so the verdict is not kept for as long as the token.
             valid_until = valid_until.min(now.plus(FAILED_KEPT));
         }
-        let issuer = |iss: &str| trust.everybody().find(|issuer| *issuer.policy.issuer == *iss).cloned();
-        let signed_by = signed_by.into_iter().filter_map(|signed| {
-            let issuer = issuer(&signed.issuer)?;
-            let keys = issuer.keys.current();
-            Some((issuer, keys, signed.key))
-        });
+        let mut known_by = Vec::with_capacity(signed_by.len());
+        for signed in signed_by {
+            let issuer = trust.everybody().find(|issuer| issuer.policy.issuer == signed.issuer).cloned();
+            let still = issuer.map(|issuer| (issuer.keys.current(), issuer));
+            match still.filter(|(keys, _issuer)| keys.contains(&signed.key)) {
+                Some((keys, issuer)) => known_by.push((issuer, keys, signed.key)),
+                // Withdrawn while the signature was checked: good for this request, and for no other.
+                None => valid_until = now,
+            }
+        }
         Known {
             agent: Some(Arc::new(identity)),
             serial: self.next_serial.fetch_add(1, Ordering::Relaxed),
             expires_at,
             valid_until,
-            signed_by: signed_by.collect(),
+            signed_by: known_by,
         }
     }
 

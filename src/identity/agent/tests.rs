@@ -161,7 +161,7 @@ fn an_agents_token_becomes_one_identity() {
     let expected = json!({
         "agent": "drafter", "issuer": FLEET, "instance": "drafter-7", "type": "assistant", "provider": "agents.test",
         "model": "m-1", "version": "2026-07", "capabilities": ["calendar:view", "email:draft"],
-        "trust_level": "verified", "delegator": "alice", "depth": 1, "scopes": ["email"], "purpose": "answer mail",
+        "trust_level": "verified", "delegator": "alice", "depth": 1, "scopes": ["email"], "constraints": {}, "purpose": "answer mail",
         "chain": [{
             "issuer": CORP, "delegator": "alice", "delegatee": "drafter", "delegated_at": NOW.0 - 60,
             "scopes": ["email"], "purpose": null, "constraints": {}, "id": null,
