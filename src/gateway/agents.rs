@@ -13,6 +13,7 @@ use crate::identity::agent::{
     embedded, token,
 };
 use crate::identity::bearer::{self, BearerError, TokenDigest, UnverifiedToken};
+use crate::identity::jwt;
 use crate::identity::{AuthnError, Caller, KeySet};
 use crate::registry::agents::AgentIssuer;
 use crate::registry::{AgentTrust, Issuer, Route, RouteAgents};
@@ -264,7 +265,7 @@ async fn first_seen(
     unverified_token: &UnverifiedToken,
     now: UnixSeconds,
 ) -> Result<VerifiedAgent, AgentError> {
-    let unverified = token::peek(unverified_token)?;
+    let unverified = jwt::peek(unverified_token)?;
     let AgentIssuer { issuer, policy, delegators, chain } =
         trust.issuer(unverified.issuer()).ok_or(AuthnError::WrongIssuer)?;
     if unverified.lacks_key(policy, &issuer.keys.current()) {
@@ -273,7 +274,7 @@ async fn first_seen(
     let keys = issuer.keys.current();
     let verify = |trust: &Trust<'_>| {
         let issuer = token::AgentIssuer { policy, keys: &keys, delegators, chain: *chain };
-        token::verify(token::peek(unverified_token)?, issuer, trust, &route.config.resource, now)
+        token::verify(jwt::peek(unverified_token)?, issuer, trust, &route.config.resource, now)
     };
     verifying(shell, trust, now, verify, |found| is_unsigned(&found.identity)).await
 }

@@ -92,7 +92,7 @@ impl World {
             [Trusted { policy: &corp, keys: &self.corp_keys }, Trusted { policy: &fleet, keys: &self.fleet_keys }];
         let trust = Trust { rules: &self.rules, chain_issuers: &chain_issuers, attesters };
         let token = self.fleet.sign(claims);
-        let unverified = token::peek(&token).map_err(AgentError::Token)?;
+        let unverified = jwt::peek(&token).map_err(AgentError::Token)?;
         let issuer =
             AgentIssuer { policy: &fleet, keys: &self.fleet_keys, delegators: &self.delegators, chain: self.chain };
         token::verify(unverified, issuer, &trust, MCP, now)
