@@ -13,6 +13,7 @@ use crate::identity::agent::{
     embedded, token,
 };
 use crate::identity::bearer::{self, BearerError, TokenDigest, UnverifiedToken};
+use crate::identity::jwt;
 use crate::identity::{AuthnError, Caller, KeySet};
 use crate::registry::agents::AgentIssuer;
 use crate::registry::{AgentTrust, Issuer, Route, RouteAgents};
@@ -137,13 +138,14 @@ impl Agents {
         bearer: &UnverifiedToken,
     ) -> Result<Option<Arc<Known>>, Rejection> {
         let trust = &*agents.trust;
+        let wrong_type = || {
+            let error = AuthnError::WrongType;
+            Rejection::InvalidToken { error, challenge: route.challenges.invalid_token(error) }
+        };
+        // INVARIANT: an agent's own token is none for a person, though the same issuer may have signed it for the same
+        // audience: what describes an agent is either read as one or refused.
         let Some(claims) = trust.claims_of(&caller.principal().issuer) else {
-            // An agent's own token is none for a person, though the same issuer has signed it for the same audience.
-            if embedded::describes_an_agent(caller) {
-                let error = AuthnError::WrongType;
-                return Err(Rejection::InvalidToken { error, challenge: route.challenges.invalid_token(error) });
-            }
-            return Ok(None);
+            return if embedded::describes_an_agent(caller) { Err(wrong_type()) } else { Ok(None) };
         };
         let key = (Role::AccessToken, bearer.digest(), route.id);
         let now = shell.clock.now();
@@ -156,6 +158,9 @@ impl Agents {
             found.as_ref().is_some_and(|found| is_unsigned(&found.identity))
         });
         let found = found.await.map_err(|error| refused(trust, error))?;
+        if found.is_none() && embedded::describes_an_agent(caller) {
+            return Err(wrong_type());
+        }
         let known = Arc::new(match found {
             Some(found) => self.known(found, trust, bearer.digest(), now),
             None => Known {
@@ -210,18 +215,22 @@ impl Agents {
             // What failed may be good with keys that come later, so the verdict is not kept for as long as the token.
             valid_until = valid_until.min(now.plus(FAILED_KEPT));
         }
-        let issuer = |iss: &str| trust.everybody().find(|issuer| *issuer.policy.issuer == *iss).cloned();
-        let signed_by = signed_by.into_iter().filter_map(|signed| {
-            let issuer = issuer(&signed.issuer)?;
-            let keys = issuer.keys.current();
-            Some((issuer, keys, signed.key))
-        });
+        let mut known_by = Vec::with_capacity(signed_by.len());
+        for signed in signed_by {
+            let issuer = trust.everybody().find(|issuer| issuer.policy.issuer == signed.issuer).cloned();
+            let still = issuer.map(|issuer| (issuer.keys.current(), issuer));
+            match still.filter(|(keys, _issuer)| keys.contains(&signed.key)) {
+                Some((keys, issuer)) => known_by.push((issuer, keys, signed.key)),
+                // Withdrawn while the signature was checked: good for this request, and for no other.
+                None => valid_until = now,
+            }
+        }
         Known {
             agent: Some(Arc::new(identity)),
             serial: self.next_serial.fetch_add(1, Ordering::Relaxed),
             expires_at,
             valid_until,
-            signed_by: signed_by.collect(),
+            signed_by: known_by,
         }
     }
 
@@ -256,7 +265,7 @@ async fn first_seen(
     unverified_token: &UnverifiedToken,
     now: UnixSeconds,
 ) -> Result<VerifiedAgent, AgentError> {
-    let unverified = token::peek(unverified_token)?;
+    let unverified = jwt::peek(unverified_token)?;
     let AgentIssuer { issuer, policy, delegators, chain } =
         trust.issuer(unverified.issuer()).ok_or(AuthnError::WrongIssuer)?;
     if unverified.lacks_key(policy, &issuer.keys.current()) {
@@ -265,7 +274,7 @@ async fn first_seen(
     let keys = issuer.keys.current();
     let verify = |trust: &Trust<'_>| {
         let issuer = token::AgentIssuer { policy, keys: &keys, delegators, chain: *chain };
-        token::verify(token::peek(unverified_token)?, issuer, trust, &route.config.resource, now)
+        token::verify(jwt::peek(unverified_token)?, issuer, trust, &route.config.resource, now)
     };
     verifying(shell, trust, now, verify, |found| is_unsigned(&found.identity)).await
 }

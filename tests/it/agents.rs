@@ -289,6 +289,32 @@ fn a_persons_token_is_no_agents_and_an_agents_no_persons() {
     cast.mail.only("tools/call");
 }
 
+/// Where some claims about agents count in access tokens, an agent's own token is still none for a person.
+#[test]
+fn an_agents_token_poses_as_no_person_where_other_claims_about_agents_count() {
+    for claims in [json!(["act"]), json!(["entra"]), json!(["act", "entra"])] {
+        let access_tokens = json!([{ "issuer": "corp", "claims": claims }]);
+        let cast = Cast::with(|conf| conf.allow_all().set("agents.access_tokens", access_tokens));
+        let posing = described(cast.corp.token().subject("drafter")).claim("delegator_sub", "alice");
+        refused_as(&send(&cast.gateway.caller(posing)), 401, "invalid_token", "wrong_type");
+        assert_eq!(send(&cast.alice()).status(), 200);
+    }
+}
+
+/// A constraint that is left to the rules is one that they can read.
+#[test]
+fn rules_see_to_the_constraints_that_are_left_to_them() {
+    let cast = Cast::with(|conf| {
+        conf.set("agents.known_constraints", json!(["max_amount"])).rule(json!({
+            "name": "small", "when": "agent != null && args.amount <= agent.constraints.max_amount",
+        }))
+    });
+    let limited = cast.acting(cast.agent().claim("delegation_constraints", json!({ "max_amount": 50 })));
+    assert_eq!(limited.call("send", json!({ "amount": 50 })).status(), 200);
+    limited.call("send", json!({ "amount": 51 })).assert_refused(403, "denied");
+    send(&cast.acting(cast.agent())).assert_refused(403, "denied");
+}
+
 #[test]
 fn an_agent_acts_for_nobody_but_who_delegated_to_it() {
     let cast = Cast::start();

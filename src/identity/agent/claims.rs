@@ -84,8 +84,8 @@ pub(super) fn read(place: Place<'_>, trust: &Trust<'_>, now: UnixSeconds) -> Res
 
     let issued_at = jwt::numeric_date(claims, "iat")?.map(|at| at.floor());
     let since = chain.as_ref().and_then(|chain| chain.steps.last()?.delegated_at).or(issued_at);
-    let whole = constraints::object(claims.get("delegation_constraints"))?;
-    let whole = Constraints::read(&whole, since, &trust.rules.known_constraints)?;
+    let limits = constraints::object(claims.get("delegation_constraints"))?;
+    let whole = Constraints::read(&limits, since, &trust.rules.known_constraints)?;
     let whole_until = whole.until.map(|until| until.plus(leeway));
     if whole_until.is_some_and(|until| until <= now) {
         return Err(DelegationError::DurationPassed.into());
@@ -129,6 +129,7 @@ pub(super) fn read(place: Place<'_>, trust: &Trust<'_>, now: UnixSeconds) -> Res
         delegator: last.map(|last| last.delegator.clone()).or(delegator),
         scopes: last.and_then(|last| last.scopes.clone()),
         chain: steps,
+        constraints: limits,
         purpose: optional("delegation_purpose")?,
         context: optional("agent_context_id")?,
         attestation: attested.verdict,
@@ -200,6 +201,7 @@ impl AgentIdentity {
             delegator: None,
             chain: Vec::new(),
             scopes: None,
+            constraints: Map::new(),
             purpose: None,
             context: None,
             attestation: Attestation::Unverified,

@@ -84,7 +84,7 @@ fn oidc_a(
     let principal = caller.principal();
     let claims = caller.claims();
     let is_about_the_person = jwt::optional_string(claims, "delegator_sub")? == Some(&*principal.subject)
-        || begins_with(claims) == Some(&*principal.subject);
+        || chain == ChainClaim::OidcA && begins_with(claims) == Some(&*principal.subject);
     let agent = match (is_about_the_person, actors.first()) {
         (true, Some(actor)) => actor.subject,
         (true, None) => caller.client_id().ok_or(AgentError::Token(AuthnError::MissingClaim))?,

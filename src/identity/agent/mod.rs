@@ -76,6 +76,8 @@ pub struct AgentIdentity {
     pub chain: Vec<Step>,
     /// What the last step hands over; `None` when no step says.
     pub scopes: Option<Scopes>,
+    /// `delegation_constraints`, as they stood in the token: limits of the delegation as a whole.
+    pub constraints: Map<String, Value>,
     /// `delegation_purpose`.
     pub purpose: Option<Box<str>>,
     /// The conversation or task it serves: `agent_context_id`.
@@ -276,6 +278,7 @@ impl AgentIdentity {
             ("chain", chain.into()),
             ("depth", json!(self.depth())),
             ("scopes", json!(self.scopes.as_ref().map(scopes))),
+            ("constraints", Value::Object(self.constraints.clone())),
             ("purpose", json!(self.purpose)),
             ("context", json!(self.context)),
             ("attestation", self.attestation.label().into()),

@@ -92,7 +92,7 @@ impl World {
             [Trusted { policy: &corp, keys: &self.corp_keys }, Trusted { policy: &fleet, keys: &self.fleet_keys }];
         let trust = Trust { rules: &self.rules, chain_issuers: &chain_issuers, attesters };
         let token = self.fleet.sign(claims);
-        let unverified = token::peek(&token).map_err(AgentError::Token)?;
+        let unverified = jwt::peek(&token).map_err(AgentError::Token)?;
         let issuer =
             AgentIssuer { policy: &fleet, keys: &self.fleet_keys, delegators: &self.delegators, chain: self.chain };
         token::verify(unverified, issuer, &trust, MCP, now)
@@ -161,7 +161,7 @@ fn an_agents_token_becomes_one_identity() {
     let expected = json!({
         "agent": "drafter", "issuer": FLEET, "instance": "drafter-7", "type": "assistant", "provider": "agents.test",
         "model": "m-1", "version": "2026-07", "capabilities": ["calendar:view", "email:draft"],
-        "trust_level": "verified", "delegator": "alice", "depth": 1, "scopes": ["email"], "purpose": "answer mail",
+        "trust_level": "verified", "delegator": "alice", "depth": 1, "scopes": ["email"], "constraints": {}, "purpose": "answer mail",
         "chain": [{
             "issuer": CORP, "delegator": "alice", "delegatee": "drafter", "delegated_at": NOW.0 - 60,
             "scopes": ["email"], "purpose": null, "constraints": {}, "id": null,

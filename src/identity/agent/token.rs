@@ -11,7 +11,6 @@ use super::Trust;
 use super::VerifiedAgent;
 use super::claims;
 use super::claims::Place;
-use crate::identity::AuthnError;
 use crate::identity::IssuerPolicy;
 use crate::identity::KeySet;
 use crate::identity::jwt;
@@ -77,12 +76,4 @@ pub fn verify(
         signed_by,
         nonce: read.nonce,
     })
-}
-
-/// Which issuer a token names, if it can be read at all.
-///
-/// # Errors
-/// As [`jwt::peek`].
-pub fn peek(token: &crate::identity::UnverifiedToken) -> Result<Unverified<'_>, AuthnError> {
-    jwt::peek(token)
 }
