@@ -315,6 +315,6 @@ fn free_memory_bytes() -> usize {
     line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024
 }
 
-/// What a connection without a request may cost. Most of it is the read buffer of 64 KiB that Pingora gives each; and a
-/// debug build keeps larger futures.
+/// What a connection without a request may cost. Most of it is the read buffer of 64 KiB that Pingora gives each: nobody
+/// writes to it, but where the system hands out huge pages it is resident all the same.
 const IDLE_BYTES_MAX: usize = 128 << 10;
