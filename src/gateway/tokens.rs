@@ -124,3 +124,95 @@ pub(super) fn refuse_head(shell: &Shell, route: &Route, error: BearerError) -> R
         }
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot set itself up should fail loudly")]
+mod tests {
+    use std::time::Duration;
+
+    use async_trait::async_trait;
+    use serde_json::json;
+
+    use super::*;
+    use crate::config::{IssuerConfig, JwksSource};
+    use crate::identity::testkit::TestKey;
+    use crate::identity::{Algorithm, KeySource, TokenTypes};
+    use crate::telemetry::metrics::{CacheName, Metrics};
+
+    /// A cache that is never full would hold them for ever.
+    #[test]
+    fn what_is_not_believed_any_more_is_forgotten() {
+        let metrics = Metrics::new(prometheus::Registry::new()).unwrap();
+        let tokens = Tokens::new(8, metrics.cache(CacheName::Token).clone());
+        let issuer = TestIssuer::new();
+        let (early, late) = (issuer.verified(NOW + 10), issuer.verified(NOW + 20));
+        let keys = [early, late].map(|(token, verified)| {
+            tokens.verified.insert((token.digest(), 1), Arc::new(verified));
+            token.digest()
+        });
+        let remembered = |now: u64| {
+            tokens.forget_stale(UnixSeconds(now));
+            keys.each_ref().map(|key| tokens.remembers(key, 1))
+        };
+        assert_eq!(remembered(NOW + 9), [true, true]);
+        assert_eq!(remembered(NOW + 10), [false, true]);
+        assert_eq!(remembered(NOW + 20), [false, false]);
+        assert_eq!(tokens.verified.len(), 0);
+    }
+
+    struct TestIssuer {
+        key: TestKey,
+        issuer: Arc<Issuer>,
+    }
+
+    impl TestIssuer {
+        fn new() -> Self {
+            let key = TestKey::new("k", Algorithm::EdDSA);
+            let config = Arc::new(IssuerConfig {
+                name: "corp".into(),
+                issuer: "https://idp.test".into(),
+                audiences: Vec::new(),
+                algorithms: vec![Algorithm::EdDSA],
+                jwks: JwksSource::Discover,
+                clock_leeway: Duration::ZERO,
+                scope_claims: Vec::new(),
+                token_types: TokenTypes::AnyButIdToken,
+                jwks_refresh: Duration::from_secs(300),
+                jwks_cooldown: Duration::from_secs(30),
+            });
+            let keys = Arc::new(Published(Arc::new(KeySet::parse(&TestKey::jwks([&key])).unwrap())));
+            Self { key, issuer: Arc::new(Issuer { policy: config.policy(), config, keys }) }
+        }
+
+        fn verified(&self, until: u64) -> (UnverifiedToken, Verified) {
+            let token = self.key.sign(&json!({
+                "iss": "https://idp.test", "sub": "alice", "aud": "https://mcp.test/mcp", "iat": NOW, "exp": until,
+            }));
+            let issuer = Arc::clone(&self.issuer);
+            let keys = issuer.keys.current();
+            let caller = jwt::verify(&token, &issuer.policy, &keys, "https://mcp.test/mcp", UnixSeconds(NOW)).unwrap();
+            let believed_until = caller.expires_at();
+            (token, Verified { caller: Arc::new(caller), issuer, keys, believed_until })
+        }
+    }
+
+    #[derive(Debug)]
+    struct Published(Arc<KeySet>);
+
+    #[async_trait]
+    impl KeySource for Published {
+        fn current(&self) -> Arc<KeySet> {
+            Arc::clone(&self.0)
+        }
+
+        async fn refresh(&self, _now: UnixSeconds) -> &'static str {
+            "ok"
+        }
+
+        async fn refetch(self: Arc<Self>, _now: UnixSeconds) -> Option<&'static str> {
+            None
+        }
+    }
+
+    const NOW: u64 = 1_700_000_000;
+}
