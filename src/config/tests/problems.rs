@@ -744,7 +744,7 @@ fn what_is_wrong_about_agents_is_said() {
             "",
             "    identity: { issuer: corp, url: http://10.0.0.1/token }\n",
             "12:36: servers[0].identity.url: \"http://10.0.0.1/token\" is not protected on its way; write an https URL; \
-             http is for loopback hosts only",
+             http is for loopback hosts, and for plain_http_hosts",
         ),
     ];
     check_rows(
