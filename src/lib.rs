@@ -72,6 +72,7 @@
 //! audit: credential, identity, mcp, policy
 //! snapshot: config, registry, session
 //! net: config, identity, registry, secret, time
+//! store: config, registry, secret, time
 //! telemetry: audit, config, credential, mcp, policy, time
 //! gateway: audit, config, credential, identity, lifecycle, mcp, net, policy, registry, routing, secret, session, snapshot, telemetry, time
 //! control: audit, config, identity, lifecycle, net, policy, registry, routing, secret, session, snapshot, telemetry, time
@@ -103,6 +104,7 @@ pub mod control;
 pub mod demo;
 pub mod gateway;
 pub mod net;
+pub mod store;
 pub mod telemetry;
 
 pub mod lifecycle;

@@ -1,6 +1,7 @@
 //! What does every key mean? One function per section, from the top of the file to the bottom, and what must hold between
 //! sections.
 
+mod governance;
 mod issuer;
 mod process;
 mod route;
@@ -96,6 +97,8 @@ fn whole(root: &Node, log: &Log, look: Look<'_>, compile: Compile<'_>) -> Option
         let metrics = top.optional("metrics", process::inner_address);
         let admin = top.optional("admin", process::inner_address);
         process::distinct_addresses(top, listen.as_deref(), metrics, admin);
+        let store = top.optional("store", |v| governance::store(v, look));
+        let registry = governance::registry(top);
         let audit = process::audit(top);
         let session = top.required("session", |v| process::session(v, look));
         let limits = process::limits(top);
@@ -106,7 +109,12 @@ fn whole(root: &Node, log: &Log, look: Look<'_>, compile: Compile<'_>) -> Option
         let servers = top.must("servers", servers);
         let names = Names::declared(issuers.as_ref(), servers.as_ref());
         let issuers = issuers.and_then(|v| v.some(|v| issuer::issuer(v, look)));
-        let servers = servers.and_then(|v| v.some(|v| server::server(v, look)));
+        let is_kept = match store {
+            Some(None) => governance::Store::Missing,
+            // One with problems is there all the same: servers that want it cause no others.
+            Some(Some(_)) | None => governance::Store::There,
+        };
+        let servers = servers.and_then(|v| v.some(|v| server::server(v, is_kept, Declared::InTheFile, look)));
         let routes = top.required("routes", |v| {
             v.refuse_repeated("path");
             v.some(|v| route::route(v, public_url.as_deref().unwrap_or_default(), &names, compile))
@@ -122,6 +130,8 @@ fn whole(root: &Node, log: &Log, look: Look<'_>, compile: Compile<'_>) -> Option
             loopback_origins,
             metrics: metrics?,
             admin: admin?,
+            store: store?,
+            registry: registry?,
             audit: audit?,
             session: session?,
             limits: limits?,
@@ -131,6 +141,15 @@ fn whole(root: &Node, log: &Log, look: Look<'_>, compile: Compile<'_>) -> Option
             public_url: public_url?,
         })
     })
+}
+
+/// Where a server is declared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Declared {
+    /// In the configuration file: governed when it says so.
+    InTheFile,
+    /// Through the API: always governed.
+    InTheRegistry,
 }
 
 /// The names that routes and rules may refer to, taken even from entries with problems, so that those cause no others.

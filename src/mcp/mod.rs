@@ -9,6 +9,8 @@ mod keys;
 
 pub mod json;
 
+pub mod item;
+
 mod envelope;
 
 pub mod headers;
@@ -27,6 +29,7 @@ pub mod list_stream;
 
 pub use classify::{ClassifyLimits, Unclassified, bodyless_revision, classify};
 pub use error::RequestError;
+pub use item::ItemKind;
 pub use list_stream::{ListStream, StreamError};
 pub use listing::{Asked, Filtered, ListError, ListItem, filter_answer, tool_param_headers};
 pub use message::{JsonText, McpRequest, Message, MessageKind, RequestId, Target};

@@ -1,7 +1,22 @@
-//! WHAT exists? Routes, the servers behind them, and who may vouch for their callers.
+//! WHAT exists? Routes, the servers behind them, who may vouch for their callers, and which tools are approved.
 
+pub mod approval;
+pub mod catalog;
+pub mod definition;
+pub mod diff;
+pub mod ledger;
+pub mod lifecycle;
+pub mod lookalike;
+pub mod record;
 pub mod route;
+pub mod scan;
 pub mod server;
+mod template;
 
+#[cfg(test)]
+pub(crate) mod testkit;
+
+pub use catalog::Catalog;
+pub use ledger::Ledger;
 pub use route::{Issuer, Route};
 pub use server::Server;

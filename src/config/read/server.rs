@@ -16,7 +16,14 @@ use crate::config::{HealthSettings, InstanceConfig, ServerConfig, UpstreamTimeou
 use crate::credential::{ClientAuth, ExchangePlan, Plan};
 use crate::secret::Secret;
 
-pub(super) fn server(value: &Value<'_>, look: Look<'_>) -> Option<ServerConfig> {
+use super::{Declared, governance};
+
+pub(super) fn server(
+    value: &Value<'_>,
+    store: governance::Store,
+    declared: Declared,
+    look: Look<'_>,
+) -> Option<ServerConfig> {
     value.map(|fields| {
         let name = fields.required("name", |v| v.parse(values::name));
         let path = fields.or("path", "/mcp", |v| v.parse(values::upstream_path));
@@ -27,6 +34,8 @@ pub(super) fn server(value: &Value<'_>, look: Look<'_>) -> Option<ServerConfig> 
         let http2 = fields.or("http2", false, Value::flag);
         let credential = fields.required("credential", |v| credential(v, look));
         let forward_claims = fields.or("forward_claims", Vec::new(), forward_claims);
+        let is_registered = declared == Declared::InTheRegistry;
+        let governed = governance::governed(fields, store, is_registered, credential.as_ref(), look);
 
         // Pingora would hold the certificate against another name, with a hyphen (connectors/tls, replace_leftmost_underscore).
         let named = tls.as_ref().is_some_and(|tls| tls.server_name.is_some());
@@ -59,6 +68,7 @@ pub(super) fn server(value: &Value<'_>, look: Look<'_>) -> Option<ServerConfig> 
             http2: http2?,
             credential: credential?,
             forward_claims: forward_claims?,
+            governed: governed?,
         })
     })
 }
@@ -191,7 +201,7 @@ fn host_name(text: &str) -> Result<String, Complaint> {
     Err(Complaint::new(format!("{} is not a host name", quote(text)), "write the name in the server's certificate"))
 }
 
-fn credential(value: &Value<'_>, look: Look<'_>) -> Option<Plan> {
+pub(super) fn credential(value: &Value<'_>, look: Look<'_>) -> Option<Plan> {
     const HINT: &str = "write none, or a map with one of static and token_exchange";
     if let Kind::Text(word) = value.kind() {
         if word == "none" {
