@@ -14,10 +14,13 @@ use pingora::services::background::background_service;
 use pingora::services::listening::Service;
 use pingora_proxy::http_proxy;
 use ring::rand::{SecureRandom, SystemRandom};
+use tokio::sync::mpsc;
 
 use crate::config::Config;
 use crate::control::admin::{Admin, MetricsPage};
+use crate::control::builder::Builder;
 use crate::control::certificates::{CertificateWatch, Certificates};
+use crate::control::governance::Governance;
 use crate::control::health::HealthChecks;
 use crate::control::keys::KeyRefresh;
 use crate::control::phases::{Phases, Signals};
@@ -52,12 +55,26 @@ pub fn run(path: &Path, config: Config, upgrade: bool) -> anyhow::Result<()> {
         );
     }
     let audit = AuditSink::start(&config.audit, gateway_id()?.into(), &metrics).context("audit log")?;
+    let file = config.clone();
     let live = Arc::new(Live::new(world::build(config, None, &outbound, &metrics)?));
     metrics.config_in_force(live.peek().generation);
+    let builder = Arc::new(Builder::new(file, Arc::clone(&live), outbound.clone(), Arc::clone(&metrics)));
     let certificates = Certificates::load(&live.peek().config.listen, Arc::clone(&metrics), clock)?;
     let certificates = Arc::new(certificates);
     let lifecycle = Arc::new(Lifecycle::default());
     let config = Arc::clone(&live.peek().config);
+
+    // Read before anything listens: until it was, nothing of the governed servers is open.
+    let (observer, passed) = mpsc::channel(PASSED_MAX);
+    let governance = match config.store.clone() {
+        Some(store) => {
+            let (live, builder) = (Arc::clone(&live), Arc::clone(&builder));
+            let started = Governance::start(store, live, builder, audit.clone(), Arc::clone(&metrics), passed);
+            Some(started.context("registry")?)
+        }
+        None => None,
+    };
+    let observer = governance.as_ref().map(|_there| observer);
 
     let options = Opt { upgrade, ..Opt::default() };
     let mut server = Server::new_with_opt_and_conf(options, server_conf(&config));
@@ -70,8 +87,14 @@ pub fn run(path: &Path, config: Config, upgrade: bool) -> anyhow::Result<()> {
     let bootstrap = server.bootstrap_as_a_service();
     bootstrap.add_dependency(&warmup);
 
-    let gateway =
-        Gateway::new(Arc::clone(&live), Arc::clone(&metrics), audit.clone(), outbound.clone(), Arc::clone(&lifecycle));
+    let gateway = Gateway::new(
+        Arc::clone(&live),
+        Arc::clone(&metrics),
+        audit.clone(),
+        outbound.clone(),
+        Arc::clone(&lifecycle),
+        observer,
+    );
     let gateway = gateway.map_err(|_unspecified| anyhow!("the system has no random numbers"))?;
     let mut proxy = http_proxy(&server.configuration, gateway);
     proxy.server_options = Some(http_options());
@@ -89,7 +112,12 @@ pub fn run(path: &Path, config: Config, upgrade: bool) -> anyhow::Result<()> {
     server.add_service(background_service("pulse", pulse)).add_dependency(&bootstrap);
 
     if let Some(address) = config.admin {
-        let page = Admin { address, live: Arc::clone(&live), lifecycle: Arc::clone(&lifecycle) };
+        let page = Admin {
+            address,
+            live: Arc::clone(&live),
+            lifecycle: Arc::clone(&lifecycle),
+            governance: governance.clone(),
+        };
         let mut service = Service::new("admin".to_owned(), page);
         service.add_tcp(&address.to_string());
         server.add_service(service).add_dependency(&bootstrap);
@@ -113,7 +141,7 @@ pub fn run(path: &Path, config: Config, upgrade: bool) -> anyhow::Result<()> {
     server.add_service(background_service("phases", phases));
     server.add_service(background_service("certificates", CertificateWatch(Arc::clone(&certificates))));
     let path = path.to_owned();
-    let reload = Reload { path, live: Arc::clone(&live), audit: audit.clone(), metrics, outbound, certificates };
+    let reload = Reload { path, live: Arc::clone(&live), audit: audit.clone(), metrics, builder, certificates };
     server.add_service(background_service("reload", reload));
 
     let signals = Signals {
@@ -183,6 +211,9 @@ const WARMUP_MAX: Duration = Duration::from_secs(6);
 
 /// How long the audit log may take to write its last records.
 const AUDIT_CLOSE_MAX: Duration = Duration::from_secs(10);
+
+/// Lists that passed and wait to be looked at.
+const PASSED_MAX: usize = 1024;
 
 /// Attempts at one request, the first included.
 const TRIES_MAX: usize = 3;

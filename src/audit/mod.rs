@@ -3,5 +3,5 @@
 pub mod event;
 
 pub use event::{
-    Agent, Arguments, Credential, Decision, Digest, Event, EventKind, Mcp, Message, Outcome, Principal, Stamp,
+    Agent, Arguments, Credential, Decision, Digest, Event, EventKind, Mcp, Message, Outcome, Principal, Registry, Stamp,
 };
