@@ -14,10 +14,13 @@ use pingora::services::background::background_service;
 use pingora::services::listening::Service;
 use pingora_proxy::http_proxy;
 use ring::rand::{SecureRandom, SystemRandom};
+use tokio::sync::mpsc;
 
 use crate::config::{Config, Listen};
 use crate::control::admin::{Admin, MetricsPage};
+use crate::control::builder::Builder;
 use crate::control::certificates::{CertificateWatch, Certificates};
+use crate::control::governance::Governance;
 use crate::control::health::HealthChecks;
 use crate::control::keys::KeyRefresh;
 use crate::control::phases::{Phases, Signals};
@@ -54,12 +57,27 @@ pub fn run(path: &Path, config: Config, upgrade: bool) -> anyhow::Result<()> {
         );
     }
     let audit = AuditSink::start(&config.audit, gateway_id()?.into(), &metrics).context("audit log")?;
+    let file = config.clone();
     let live = Arc::new(Live::new(world::build(config, None, &outbound, &metrics)?));
     metrics.config_in_force(live.peek().generation);
+    let means = Means { outbound: outbound.clone(), metrics: Arc::clone(&metrics), clock };
+    let builder = Arc::new(Builder::new(file, Arc::clone(&live), means.clone()));
     let certificates = Certificates::load(&live.peek().config.listeners(), Arc::clone(&metrics), clock)?;
     let certificates = Arc::new(certificates);
     let lifecycle = Arc::new(Lifecycle::default());
     let config = Arc::clone(&live.peek().config);
+
+    // Read before anything listens: until it was, nothing of the governed servers is open.
+    let (observer, passed) = mpsc::channel(PASSED_MAX);
+    let governance = match config.store.clone() {
+        Some(store) => {
+            let (live, builder) = (Arc::clone(&live), Arc::clone(&builder));
+            let started = Governance::start(store, live, builder, audit.clone(), Arc::clone(&metrics), passed);
+            Some(started.context("registry")?)
+        }
+        None => None,
+    };
+    let observer = governance.as_ref().map(|_there| observer);
 
     let options = Opt { upgrade, ..Opt::default() };
     let mut server = Server::new_with_opt_and_conf(options, server_conf(&config));
@@ -67,14 +85,19 @@ pub fn run(path: &Path, config: Config, upgrade: bool) -> anyhow::Result<()> {
 
     // Keys are fetched and instances probed before the listening sockets are opened or taken over, so that a successor
     // that cannot work yet does not replace a process that does.
-    let means = Means { outbound: outbound.clone(), metrics: Arc::clone(&metrics), clock };
-    let warmup = Warmup { live: Arc::clone(&live), means: means.clone(), within: WARMUP_MAX };
+    let warmup = Warmup { live: Arc::clone(&live), means, within: WARMUP_MAX };
     let warmup = server.add_service(background_service("warm-up", warmup));
     let bootstrap = server.bootstrap_as_a_service();
     bootstrap.add_dependency(&warmup);
 
-    let gateway =
-        Gateway::new(Arc::clone(&live), Arc::clone(&metrics), audit.clone(), outbound.clone(), Arc::clone(&lifecycle));
+    let gateway = Gateway::new(
+        Arc::clone(&live),
+        Arc::clone(&metrics),
+        audit.clone(),
+        outbound.clone(),
+        Arc::clone(&lifecycle),
+        observer,
+    );
     let gateway = gateway.map_err(|_unspecified| anyhow!("the system has no random numbers"))?;
     server.add_service(background_service("sweep", gateway.sweep()));
     let proxy = http_proxy(&server.configuration, gateway);
@@ -88,7 +111,12 @@ pub fn run(path: &Path, config: Config, upgrade: bool) -> anyhow::Result<()> {
     server.add_service(background_service("pulse", pulse)).add_dependency(&bootstrap);
 
     if let Some(Listen { address, .. }) = config.admin {
-        let page = Admin { address, live: Arc::clone(&live), lifecycle: Arc::clone(&lifecycle) };
+        let page = Admin {
+            address,
+            live: Arc::clone(&live),
+            lifecycle: Arc::clone(&lifecycle),
+            governance: governance.clone(),
+        };
         let door = Door::new(page, Arc::clone(&live), Room::Operators);
         let mut service = Service::new("admin".to_owned(), door);
         open(&mut service, address, &certificates)?;
@@ -121,8 +149,15 @@ pub fn run(path: &Path, config: Config, upgrade: bool) -> anyhow::Result<()> {
     let upstream_watch = background_service("upstream certificates", upstream_certificates);
     let upstream_certificates = upstream_watch.task();
     server.add_service(upstream_watch);
-    let reload =
-        Reload { path, live: Arc::clone(&live), audit: audit.clone(), means, certificates, upstream_certificates };
+    let reload = Reload {
+        path,
+        live: Arc::clone(&live),
+        audit: audit.clone(),
+        metrics,
+        builder,
+        certificates,
+        upstream_certificates,
+    };
     server.add_service(background_service("reload", reload));
 
     let signals = Signals {
@@ -205,6 +240,9 @@ const WARMUP_MAX: Duration = Duration::from_secs(6);
 
 /// How long the audit log may take to write its last records.
 const AUDIT_CLOSE_MAX: Duration = Duration::from_secs(10);
+
+/// Lists that passed and wait to be looked at.
+const PASSED_MAX: usize = 1024;
 
 /// Attempts at one request, the first included.
 const TRIES_MAX: usize = 3;

@@ -70,16 +70,17 @@
 //! session: identity, secret, time
 //! config: credential, identity, mcp, policy, secret
 //! routing:
-//! registry: config, credential, identity, policy, routing, time
+//! registry: config, credential, identity, mcp, policy, routing, time
 //! audit: credential, identity, mcp, policy
 //! snapshot: config, registry, session
 //! net: config, identity, registry, secret, time
+//! store: config, mcp, registry, secret, time
 //! telemetry: audit, config, credential, mcp, policy, time
 //! gateway: audit, config, credential, identity, lifecycle, mcp, net, policy, registry, routing, secret, session, snapshot, telemetry, time
-//! control: audit, config, identity, lifecycle, net, policy, registry, routing, secret, session, snapshot, telemetry, time
+//! control: audit, config, credential, identity, lifecycle, mcp, net, policy, registry, routing, secret, session, snapshot, store, telemetry, time
 //! demo: secret, time
 //! cli: config, secret
-//! app: cli, config, control, demo, gateway, lifecycle, net, snapshot, telemetry, time
+//! app: cli, config, control, demo, gateway, lifecycle, net, snapshot, store, telemetry, time
 //! ```
 //!
 //! # Modules in reading order
@@ -105,6 +106,7 @@ pub mod control;
 pub mod demo;
 pub mod gateway;
 pub mod net;
+pub mod store;
 pub mod telemetry;
 
 pub mod lifecycle;

@@ -52,6 +52,8 @@ pub struct Event {
     pub arguments: Option<Arguments>,
     /// What the policy said.
     pub decision: Option<Decision>,
+    /// What was done to the registry, or found by it. Whoever did it is the [`Self::principal`]; none is the gateway itself.
+    pub registry: Option<Box<Registry>>,
     /// What the upstream saw in `Authorization`, but for the secret itself.
     pub credential: Option<Credential>,
     /// The HTTP status the client got; absent when it got none.
@@ -90,6 +92,22 @@ pub enum EventKind {
     /// A request to a route, whatever became of it.
     #[default]
     McpRequest,
+    /// Somebody has approved a server or a definition; it may take others, too.
+    RegistryApproved,
+    /// Somebody has changed what a server is.
+    RegistryChanged,
+    /// Something is not as it was approved, or is missing, or back.
+    RegistryDrifted,
+    /// Somebody was not let do what they wanted.
+    RegistryRefused,
+    /// A server was entered.
+    RegistryRegistered,
+    /// A server or an item was put back to use.
+    RegistryResumed,
+    /// A server or an item was taken out of use for good.
+    RegistryRetired,
+    /// A server or an item was taken out of use.
+    RegistrySuspended,
 }
 
 /// How a request ended.
@@ -118,6 +136,25 @@ pub struct Principal {
     pub client_id: Option<Box<str>>,
     /// `jti`.
     pub token_id: Option<Box<str>>,
+}
+
+/// What was done to the registry, or found by it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Registry {
+    /// `prompt`, `resource`, `resource_template`, `tool`; absent when it is about a server as a whole.
+    pub kind: Option<&'static str>,
+    /// What the server calls the item.
+    pub name: Option<Box<str>>,
+    /// The digest of the definition, in hex.
+    pub digest: Option<Box<str>>,
+    /// Where that led: a word of a fixed set.
+    pub state: Option<&'static str>,
+    /// In which way it is not as it was: a word of a fixed set.
+    pub cause: Option<&'static str>,
+    /// How many findings the scan has.
+    pub findings: u64,
+    /// Why, in the words of whoever did it.
+    pub note: Option<Box<str>>,
 }
 
 /// What was asked.
@@ -241,6 +278,9 @@ impl Event {
         if let Some(decision) = &self.decision {
             line.object("decision", |object| decision.write(object));
         }
+        if let Some(registry) = &self.registry {
+            line.object("registry", |object| registry.write(object));
+        }
         if let Some(credential) = &self.credential {
             line.object("credential", |object| credential.write(object));
         }
@@ -270,6 +310,10 @@ impl Event {
             principal.client_id.iter_mut().for_each(bound);
             principal.token_id.iter_mut().for_each(bound);
         }
+        if let Some(registry) = &mut self.registry {
+            registry.name.iter_mut().for_each(bound);
+            registry.note.iter_mut().for_each(bound);
+        }
         if let Some(mcp) = &mut self.mcp {
             mcp.method.iter_mut().for_each(bound_method);
             mcp.name.iter_mut().for_each(bound);
@@ -294,6 +338,14 @@ impl EventKind {
             Self::HttpAnswered => "http.answered",
             Self::McpOpened => "mcp.opened",
             Self::McpRequest => "mcp.request",
+            Self::RegistryApproved => "registry.approved",
+            Self::RegistryChanged => "registry.changed",
+            Self::RegistryDrifted => "registry.drifted",
+            Self::RegistryRefused => "registry.refused",
+            Self::RegistryRegistered => "registry.registered",
+            Self::RegistryResumed => "registry.resumed",
+            Self::RegistryRetired => "registry.retired",
+            Self::RegistrySuspended => "registry.suspended",
         }
     }
 }
@@ -380,6 +432,20 @@ fn write_step(step: &Step, object: &mut Object<'_>) {
     }
     object.optional("purpose", step.purpose.as_deref());
     object.optional("id", step.id.as_deref());
+}
+
+impl Registry {
+    fn write(&self, object: &mut Object<'_>) {
+        object.optional("kind", self.kind);
+        object.optional("name", self.name.as_deref());
+        object.optional("digest", self.digest.as_deref());
+        object.optional("state", self.state);
+        object.optional("cause", self.cause);
+        if self.findings > 0 {
+            object.number("findings", self.findings);
+        }
+        object.optional("note", self.note.as_deref());
+    }
 }
 
 impl Mcp {

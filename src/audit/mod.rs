@@ -2,4 +2,6 @@
 
 pub mod event;
 
-pub use event::{Arguments, Credential, Decision, Digest, Event, EventKind, Mcp, Message, Outcome, Principal, Stamp};
+pub use event::{
+    Arguments, Credential, Decision, Digest, Event, EventKind, Mcp, Message, Outcome, Principal, Registry, Stamp,
+};

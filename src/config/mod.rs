@@ -26,6 +26,7 @@ use ipnet::IpNet;
 
 use crate::identity::IssuerPolicy;
 pub use crate::identity::TokenTypes;
+use crate::mcp::ItemKind;
 use crate::policy::Effect;
 use crate::policy::rule::RuleSpec;
 use crate::secret::Secret;
@@ -33,7 +34,7 @@ use crate::secret::Secret;
 pub use agents::{AgentClaimsConfig, AgentIssuerConfig, AgentUse, AgentsConfig, AttesterConfig, ServerIdentityConfig};
 pub use files::{ThisMachine, load, load_shape};
 pub use problem::{Complaint, Position, Problem, Report};
-pub use read::{Compile, Summary, counted, read, read_shape};
+pub use read::{Compile, Registered, Summary, counted, read, read_registered, read_shape};
 pub use secrets::{FoundFile, Machine};
 
 /// The least that starts, as `conf/minimal.yaml`.
@@ -61,6 +62,10 @@ pub struct Config {
     pub metrics: Option<Listen>,
     /// Where `/healthz`, `/readyz` and `/status` are served; `None`: nowhere.
     pub admin: Option<Listen>,
+    /// Where the registry is kept; `None`: nothing is governed.
+    pub store: Option<StoreConfig>,
+    /// How servers are governed.
+    pub registry: RegistrySettings,
     /// Where audit records go.
     pub audit: AuditSettings,
     /// Session ids.
@@ -125,6 +130,75 @@ pub struct ListenTls {
     pub private_key: PathBuf,
     /// PEM bundle that client certificates must chain to.
     pub client_ca: Option<PathBuf>,
+}
+
+/// `store:`
+#[derive(Clone, Debug)]
+pub struct StoreConfig {
+    /// Where it is.
+    pub place: StorePlace,
+    /// How often it is looked whether another gateway has changed something. Default: 1 s.
+    pub poll: Duration,
+}
+
+/// Where a store is.
+#[derive(Clone, Debug)]
+pub enum StorePlace {
+    /// A PostgreSQL server, by its URL.
+    Postgres(Secret<String>),
+    /// A file of SQLite's, made when it is not there.
+    Sqlite(PathBuf),
+}
+
+/// `registry:`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegistrySettings {
+    /// The claim that holds the groups of a person. Default: `groups`.
+    pub claim: Box<str>,
+    /// Groups whose members may approve. Default: none, so that nobody may.
+    pub approvers: Vec<Box<str>>,
+    /// How many different people must approve. Default: 1.
+    pub approvals_required: usize,
+    /// How often the lists of a server are read. Default: 60 s.
+    pub refresh: Duration,
+    /// Time one reading may take. Default: 30 s.
+    pub read_timeout: Duration,
+    /// Pages of one list that are read. Default: 100.
+    pub pages: usize,
+    /// Bytes of one page. Default: 16 MiB.
+    pub page_bytes: usize,
+    /// Items of one server; more are never shown. Default: 2000.
+    pub items: usize,
+    /// Bytes of one definition; a larger one is never shown. Default: 256 KiB.
+    pub definition_bytes: usize,
+    /// Bytes of all definitions that are kept of one server. Default: 64 MiB.
+    pub server_bytes: usize,
+    /// Definitions of one item that are kept. Default: 100.
+    pub history: usize,
+    /// Servers that may be registered through the API. Default: 200.
+    pub servers: usize,
+    /// Credentials of the service (systemd) that servers registered through the API may use. Default: none.
+    pub credentials: Vec<Box<str>>,
+}
+
+impl Default for RegistrySettings {
+    fn default() -> Self {
+        Self {
+            claim: "groups".into(),
+            approvers: Vec::new(),
+            approvals_required: 1,
+            refresh: Duration::from_secs(60),
+            read_timeout: Duration::from_secs(30),
+            pages: 100,
+            page_bytes: 16 << 20,
+            items: 2000,
+            definition_bytes: 256 << 10,
+            server_bytes: 64 << 20,
+            history: 100,
+            servers: 200,
+            credentials: Vec::new(),
+        }
+    }
 }
 
 /// `audit:`
@@ -276,6 +350,63 @@ pub struct ServerConfig {
     pub credential: crate::credential::Plan,
     /// Claim → header.
     pub forward_claims: Vec<(Box<str>, http::HeaderName)>,
+    /// How the registry governs it; `None`: not at all.
+    pub governed: Option<Governed>,
+    /// Where it is declared.
+    pub declared: Declared,
+}
+
+/// Where a server is declared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Declared {
+    /// In the configuration file: governed when it says so.
+    InTheFile,
+    /// Through the API: always governed, and never at an address that the egress rules forbid.
+    InTheRegistry,
+}
+
+/// `servers[].managed`, and what goes with it.
+#[derive(Clone, Debug)]
+pub struct Governed {
+    /// What becomes of what is not approved. Default: enforce.
+    pub pins: Pins,
+    /// What is pinned. Default: all kinds.
+    pub kinds: Vec<ItemKind>,
+    /// How the gateway itself reads its lists; `None`: it does not.
+    pub discovery: Option<Discovery>,
+}
+
+/// `servers[].pins:`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pins {
+    /// It is hidden, and calls are refused.
+    #[default]
+    Enforce,
+    /// Items are not looked at; the server itself is governed.
+    Off,
+    /// It is told, and passes.
+    Warn,
+}
+
+/// `servers[].discovery:`
+#[derive(Clone, Debug)]
+pub struct Discovery {
+    /// What the gateway shows in its own name.
+    pub credential: crate::credential::Plan,
+    /// Which protocol it speaks.
+    pub protocol: DiscoveryProtocol,
+}
+
+/// `servers[].discovery.protocol:`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DiscoveryProtocol {
+    /// 2026-07-28, and where the server does not know it the older ones.
+    #[default]
+    Auto,
+    /// 2025-11-25 and older: with a session.
+    Legacy,
+    /// 2026-07-28: without.
+    Modern,
 }
 
 /// One entry of `servers[].instances:`.

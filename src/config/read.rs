@@ -2,18 +2,21 @@
 //! sections.
 
 mod agents;
+mod governance;
 mod issuer;
 mod process;
 mod route;
 mod server;
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::fields::{Log, Value};
-use super::secrets::{Look, Machine};
+use super::secrets::{FoundFile, Look, Machine};
 use super::values;
-use super::yaml::{self, Node};
-use super::{Config, Problem, RouteConfig, RuleIssue};
+use super::yaml::{self, Kind, Node};
+use super::{Config, Declared, Problem, RouteConfig, RuleIssue, ServerConfig};
+use crate::secret::Secret;
 use process::Web;
 
 /// Checks the conditions of a route's rules: [`crate::policy`]'s part, handed in so that the reader can put lines to them.
@@ -97,6 +100,8 @@ fn whole(root: &Node, log: &Log, look: Look<'_>, compile: Compile<'_>) -> Option
         let metrics = top.optional("metrics", |v| process::inner_listen(v, look));
         let admin = top.optional("admin", |v| process::inner_listen(v, look));
         process::distinct_addresses(top, listen.as_deref(), metrics.as_ref(), admin.as_ref());
+        let store = top.optional("store", |v| governance::store(v, look));
+        let registry = governance::registry(top);
         let audit = process::audit(top);
         let session = top.required("session", |v| process::session(v, look));
         let limits = process::limits(top);
@@ -109,14 +114,25 @@ fn whole(root: &Node, log: &Log, look: Look<'_>, compile: Compile<'_>) -> Option
         let servers = top.find_either("servers");
         let servers = top.must("servers", servers);
         let agents = top.find("agents");
-        let names = Names::declared(issuers.as_ref(), servers.as_ref(), agents.is_some(), &plain);
-        let agents = agents.map(|v| agents::agents(&v, &names));
+        let is_kept = match store {
+            Some(None) => governance::Store::Missing,
+            // One with problems is there all the same: servers that want it cause no others.
+            Some(Some(_)) | None => governance::Store::There,
+        };
+        let around = Around {
+            public_url: public_url.as_deref().unwrap_or_default(),
+            names: Names::declared(issuers.as_ref(), servers.as_ref(), agents.is_some()),
+            plain_http_hosts: &plain,
+            store: is_kept,
+            declared: Declared::InTheFile,
+        };
+        let names = &around.names;
+        let agents = agents.map(|v| agents::agents(&v, names));
         let issuers = issuers.and_then(|v| v.some(|v| issuer::issuer(v, &plain, look)));
-        let servers = servers
-            .and_then(|v| v.some(|v| server::server(v, public_url.as_deref().unwrap_or_default(), &names, look)));
+        let servers = servers.and_then(|v| v.some(|v| server::server(v, &around, look)));
         let routes = top.required("routes", |v| {
             v.refuse_repeated("path");
-            v.some(|v| route::route(v, public_url.as_deref().unwrap_or_default(), &names, compile))
+            v.some(|v| route::route(v, public_url.as_deref().unwrap_or_default(), names, compile))
         });
 
         let Web { allowed_hosts, allowed_origins, loopback_origins } = web?;
@@ -129,6 +145,8 @@ fn whole(root: &Node, log: &Log, look: Look<'_>, compile: Compile<'_>) -> Option
             loopback_origins,
             metrics: metrics?,
             admin: admin?,
+            store: store?,
+            registry: registry?,
             audit: audit?,
             session: session?,
             limits: limits?,
@@ -145,29 +163,128 @@ fn whole(root: &Node, log: &Log, look: Look<'_>, compile: Compile<'_>) -> Option
     })
 }
 
+/// A server that is registered through the API, and the route to it.
+#[derive(Clone, Debug)]
+pub struct Registered {
+    /// The server.
+    pub server: ServerConfig,
+    /// The route.
+    pub route: Option<RouteConfig>,
+}
+
+/// Reads a server that is registered through the API: `text` is a JSON (or YAML) map with `server` and `route`, as entries of
+/// the lists of the configuration file `base`, and is held to the same rules. It names no file and no variable of this
+/// machine: secrets are the service's credentials (systemd) that `registry.credentials` lets it use.
+///
+/// # Errors
+/// Every problem, with a key path that begins with `server` or `route`.
+pub fn read_registered(
+    text: &str,
+    base: &Config,
+    machine: &dyn Machine,
+    compile: Compile<'_>,
+) -> Result<Registered, Vec<Problem>> {
+    let log = Log::default();
+    let root = yaml::parse(text).map_err(|problem| vec![problem])?;
+    let machine = OnlyCredentials { machine, names: &base.registry.credentials };
+    let look = Look::Inside(&machine);
+    let read = Value::root(&root, &log).map(|top| {
+        let server = top.find("server");
+        let server = top.must("server", server);
+        let route = top.find("route");
+        let name = server.as_ref().map(|server| server.follow("name"));
+        if let Some(name) = &name
+            && base.servers.iter().any(|known| Kind::Text(known.name.to_string()) == *name.kind())
+        {
+            name.complain("the name is taken", "give each server a name of its own");
+        }
+        let own =
+            name.as_ref().and_then(|name| if let Kind::Text(name) = name.kind() { Some(name.as_str()) } else { None });
+        let around = Around {
+            public_url: &base.public_url,
+            names: Names {
+                issuers: base.issuers.iter().map(|issuer| &*issuer.name).collect(),
+                servers: own.into_iter().collect(),
+                has_agents: base.agents.is_some(),
+            },
+            plain_http_hosts: &base.plain_http_hosts,
+            store: governance::Store::There,
+            declared: Declared::InTheRegistry,
+        };
+        let server = server.and_then(|v| server::server(&v, &around, look));
+        let route = match route {
+            Some(value) => {
+                let read = route::route(&value, &base.public_url, &around.names, compile)?;
+                if base.routes.iter().any(|known| known.path == read.path) {
+                    value.follow("path").complain("the path is taken", "give each route a path of its own");
+                }
+                Some(Some(read))
+            }
+            None => Some(None),
+        };
+        Some(Registered { server: server?, route: route? })
+    });
+    let problems = log.into_problems();
+    match read {
+        Some(read) if problems.is_empty() => Ok(read),
+        _ => Err(problems),
+    }
+}
+
+/// This machine, as far as somebody may look who writes to the API.
+struct OnlyCredentials<'m> {
+    machine: &'m dyn Machine,
+    names: &'m [Box<str>],
+}
+
+impl Machine for OnlyCredentials<'_> {
+    fn read(&self, path: &Path) -> Result<FoundFile, String> {
+        let directory = self.machine.env(CREDENTIALS).map(|text| PathBuf::from(text.expose()));
+        let may = directory.is_some_and(|directory| self.names.iter().any(|name| directory.join(&**name) == path));
+        if may {
+            return self.machine.read(path);
+        }
+        Err("may not be used here: a registered server has only the credentials that registry.credentials names"
+            .to_owned())
+    }
+
+    fn env(&self, name: &str) -> Option<Secret<String>> {
+        (name == CREDENTIALS).then(|| self.machine.env(name)).flatten()
+    }
+
+    fn cores(&self) -> usize {
+        self.machine.cores()
+    }
+}
+
+const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
+
 /// The names that routes and rules may refer to, taken even from entries with problems, so that those cause no others.
 struct Names<'a> {
     issuers: Vec<&'a str>,
     servers: Vec<&'a str>,
     /// Whether there is a section `agents`.
     has_agents: bool,
+}
+
+/// What the rest of the file says that an entry of `servers` depends on.
+struct Around<'a> {
+    public_url: &'a str,
+    names: Names<'a>,
     /// Hosts that may be called in clear text.
     plain_http_hosts: &'a [String],
+    store: governance::Store,
+    declared: Declared,
 }
 
 impl<'a> Names<'a> {
-    fn declared(
-        issuers: Option<&Value<'a>>,
-        servers: Option<&Value<'a>>,
-        has_agents: bool,
-        plain_http_hosts: &'a [String],
-    ) -> Self {
+    fn declared(issuers: Option<&Value<'a>>, servers: Option<&Value<'a>>, has_agents: bool) -> Self {
         let names = |list: Option<&Value<'a>>| {
             let Some(list) = list else { return Vec::new() };
             list.refuse_repeated("name");
             list.each("name").into_iter().map(|(name, _)| name).collect()
         };
-        Self { issuers: names(issuers), servers: names(servers), has_agents, plain_http_hosts }
+        Self { issuers: names(issuers), servers: names(servers), has_agents }
     }
 }
 

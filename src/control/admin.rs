@@ -15,6 +15,8 @@ use crate::snapshot::{Live, Snapshot};
 use crate::telemetry::metrics::Metrics;
 use crate::time::Clock;
 
+use super::governance::{Governance, StoreStatus};
+
 /// `/healthz`, `/readyz`, `/status`.
 pub struct Admin {
     /// Where it listens: its own address is an accepted `Host`.
@@ -23,6 +25,8 @@ pub struct Admin {
     pub live: Arc<Live>,
     /// Whether the process is on its way out.
     pub lifecycle: Arc<Lifecycle>,
+    /// The registry, where there is one.
+    pub governance: Option<Governance>,
 }
 
 /// `/metrics`.
@@ -42,9 +46,12 @@ impl ServeHttp for Admin {
             return refusal;
         }
         let world = self.live.peek();
-        let status = Status::of(&world, self.lifecycle.is_draining());
+        let status = Status::of(&world, self.governance.as_ref(), self.lifecycle.is_draining());
         match client.req_header().uri.path() {
             "/healthz" => text(StatusCode::OK, "alive\n"),
+            "/readyz" if status.ready && status.store == Some("away") => {
+                text(StatusCode::OK, "ready; the store is away, and what was approved stays in force\n")
+            }
             "/readyz" if status.ready => text(StatusCode::OK, "ready\n"),
             "/readyz" => json(StatusCode::SERVICE_UNAVAILABLE, &status),
             "/status" => json(StatusCode::OK, &status),
@@ -75,6 +82,9 @@ struct Status {
     config_generation: u64,
     /// Which parts decide on requests. All of them always do: none can be switched off.
     enforcing: [&'static str; 4],
+    /// How it goes with the store of the registry: `up`, `away` (what was in force stays) or `never_read`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    store: Option<&'static str>,
     issuers: Vec<IssuerStatus>,
     servers: Vec<ServerStatus>,
     routes: Vec<String>,
@@ -103,7 +113,7 @@ struct InstanceStatus {
 }
 
 impl Status {
-    fn of(world: &Snapshot, draining: bool) -> Self {
+    fn of(world: &Snapshot, governance: Option<&Governance>, draining: bool) -> Self {
         let issuers: Vec<IssuerStatus> = world
             .issuers
             .iter()
@@ -136,8 +146,17 @@ impl Status {
         });
         let mut routes: Vec<String> = world.routes().map(|route| route.config.path.to_string()).collect();
         routes.sort_unstable();
+        let store = governance.map(Governance::status);
+        // A gateway whose store is away serves what was in force: were it not ready, the loss of one database would take all
+        // gateways out of service.
+        let has_store = store != Some(StoreStatus::NeverRead);
         Self {
-            ready: has_keys && has_instances && are_identified && !draining,
+            ready: has_keys && has_instances && are_identified && has_store && !draining,
+            store: store.map(|store| match store {
+                StoreStatus::Away => "away",
+                StoreStatus::NeverRead => "never_read",
+                StoreStatus::Up => "up",
+            }),
             draining,
             version: env!("CARGO_PKG_VERSION"),
             config_generation: world.generation,

@@ -13,26 +13,27 @@ use tracing::{error, info};
 
 use crate::audit::{Event, EventKind, Outcome};
 use crate::config::{self, Config, OnFull};
-use crate::snapshot::{Live, Snapshot};
+use crate::snapshot::Live;
 use crate::telemetry::audit::AuditSink;
-use crate::telemetry::metrics::ReloadOutcome;
+use crate::telemetry::metrics::{Metrics, ReloadOutcome};
 
-use super::certificates::{Certificates, Prepared};
+use super::builder::Builder;
+use super::certificates::Certificates;
 use super::upstream_tls::UpstreamCertificates;
-use super::warmup::{Means, warm_up};
-use super::world;
 
 /// On SIGHUP reopens the audit file (log rotation) and reads the configuration again; reads it again too when the file has
 /// changed. A configuration with a problem replaces nothing.
 pub struct Reload {
     /// The file.
     pub path: PathBuf,
-    /// Where the new snapshot goes.
+    /// What is in force.
     pub live: Arc<Live>,
     /// Whose file is reopened, and where the reload is recorded.
     pub audit: AuditSink,
-    /// What the new world is warmed up with, and where the reload is counted.
-    pub means: Means,
+    /// Where the reload is counted.
+    pub metrics: Arc<Metrics>,
+    /// What builds the new snapshot.
+    pub builder: Arc<Builder>,
     /// What the TLS listeners show.
     pub certificates: Arc<Certificates>,
     /// What connections to instances are made with.
@@ -76,39 +77,34 @@ impl Reload {
     }
 
     async fn reload(&self) {
-        let before = self.live.take();
         let outcome = match config::load(&self.path, &config::rule_issues) {
             Err(problems) => {
                 error!("The configuration was not reloaded; the last good one stays.\n{problems}");
                 ReloadOutcome::Refused
             }
-            Ok(config) => match self.next(config, &before) {
+            Ok(config) => match self.put_in_force(config).await {
                 Err(problem) => {
                     error!("The configuration was not reloaded; the last good one stays. {problem}");
                     ReloadOutcome::Refused
                 }
-                Ok((next, certificates)) => {
-                    // An instance that has not been looked at takes no work: without this, requests of the first moments
-                    // after the swap would find none that does.
-                    warm_up(&next, Some(&before), &self.means, WARM_UP_MAX).await;
-                    info!(generation = next.generation, "The configuration was reloaded.");
-                    self.live.swap(next);
-                    self.certificates.apply(certificates);
-                    self.upstream_certificates.follow();
+                Ok(generation) => {
+                    info!(generation, "The configuration was reloaded.");
                     ReloadOutcome::Applied
                 }
             },
         };
-        self.means.metrics.config_reloaded(outcome);
-        self.means.metrics.config_in_force(self.live.peek().generation);
+        self.metrics.config_reloaded(outcome);
+        self.metrics.config_in_force(self.live.peek().generation);
         self.record(outcome).await;
     }
 
-    /// Everything that `config` puts in force, or the first reason why nothing of it is.
-    fn next(&self, config: Config, before: &Snapshot) -> Result<(Snapshot, Prepared), String> {
+    /// Puts everything in force that `config` says, or nothing; its generation, or the first reason why not.
+    async fn put_in_force(&self, config: Config) -> Result<u64, String> {
         let certificates = self.certificates.prepare(&config.listeners()).map_err(|error| error.to_string())?;
-        let next = world::build(config, Some(before), &self.means.outbound, &self.means.metrics);
-        Ok((next.map_err(|error| error.to_string())?, certificates))
+        let generation = self.builder.reload(config).await.map_err(|error| error.to_string())?;
+        self.certificates.apply(certificates);
+        self.upstream_certificates.follow();
+        Ok(generation)
     }
 
     async fn record(&self, outcome: ReloadOutcome) {
@@ -125,6 +121,3 @@ impl Reload {
 
 /// How often it is looked whether the file has changed.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
-
-/// How long a reload waits for keys and instances that are new. Those that do not answer are looked for afterwards too.
-const WARM_UP_MAX: Duration = Duration::from_secs(3);

@@ -8,6 +8,7 @@ mod decisions;
 pub mod door;
 pub mod exchange;
 mod forward;
+pub mod governance;
 mod local;
 mod meters;
 mod pipeline;
@@ -44,6 +45,7 @@ use self::annotations::Annotations;
 use self::decisions::Decisions;
 use self::exchange::Exchanger;
 use self::forward::Patience;
+use self::governance::{DIGESTS_MAX, Digests, Observer};
 use self::meters::Meters;
 use self::pipeline::Admitted;
 use self::record::{Record, RequestIds};
@@ -72,6 +74,8 @@ struct Shell {
     exchanger: Exchanger,
     revoked: Revoked,
     annotations: Annotations,
+    digests: Digests,
+    observer: Option<Observer>,
     request_ids: RequestIds,
     random: SystemRandom,
     lifecycle: Arc<Lifecycle>,
@@ -263,7 +267,7 @@ impl ProxyHttp for Gateway {
 
 impl Gateway {
     /// A gateway that serves what is live, and tells `metrics` and `audit` of it. `outbound` reaches token endpoints;
-    /// `lifecycle` says when the process is on its way out.
+    /// `lifecycle` says when the process is on its way out; `observer` is told what lists show for the first time.
     ///
     /// # Errors
     /// When the system has no random numbers.
@@ -273,6 +277,7 @@ impl Gateway {
         audit: AuditSink,
         outbound: Outbound,
         lifecycle: Arc<Lifecycle>,
+        observer: Option<Observer>,
     ) -> Result<Self, ring::error::Unspecified> {
         let random = SystemRandom::new();
         let mut process = [0; 8];
@@ -287,6 +292,8 @@ impl Gateway {
             exchanger: credentials::exchanger(outbound, limits.credential_cache, &metrics),
             revoked: Revoked::new(limits.revoked_sessions),
             annotations: Annotations::default(),
+            digests: Digests::new(DIGESTS_MAX),
+            observer,
             request_ids: RequestIds::new(u64::from_be_bytes(process)),
             live,
             metrics,

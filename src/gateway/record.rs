@@ -205,6 +205,11 @@ impl Record {
         self.decision = Some(audit::Decision { effect: Effect::Allow, rule, reason: "permitted" });
     }
 
+    /// Notes that something passes that nobody has approved: the server's pins only warn.
+    pub(super) fn passed_unapproved(&mut self) {
+        self.detail = Some("not_approved");
+    }
+
     /// Notes what the server will see in place of the token.
     pub(super) fn credential(&mut self, credential: &Credential) {
         self.credential = Some(credential.into());
@@ -291,6 +296,7 @@ impl Record {
             mcp: self.mcp.clone(),
             arguments: self.arguments.clone(),
             decision: self.decision.clone(),
+            registry: None,
             credential: self.credential.clone(),
             status: None,
             outcome: self.outcome.unwrap_or_default(),

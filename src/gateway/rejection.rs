@@ -10,6 +10,7 @@ use crate::credential::ExchangeError;
 use crate::identity::AuthnError;
 use crate::identity::agent::{AgentError, DelegationError};
 use crate::mcp::{RequestError, RequestId, Revision};
+use crate::registry::record::Cause;
 
 /// Every way the gateway refuses.
 #[derive(Clone, Debug)]
@@ -82,10 +83,14 @@ pub(crate) enum Rejection {
     NotAcceptable,
     /// The body is not what MCP speaks.
     Request(RequestError),
+    /// The server is not approved, or was taken out of use.
+    ServerSuspended,
     /// The process ends, and its successor serves: what is still open is ended.
     ShuttingDown,
     /// The server has not proved to be what it must be.
     UnidentifiedServer,
+    /// The tool, prompt or resource is not what was approved; none: it was taken out of use.
+    ToolQuarantined(Option<Cause>),
     /// The session is unknown, expired, forged or someone else's: all alike.
     UnknownSession,
     /// `Content-Type` is not JSON, or the body is encoded.
@@ -156,10 +161,12 @@ impl Rejection {
                 (S::NOT_ACCEPTABLE, "not_acceptable", "Accept must cover application/json and text/event-stream")
             }
             Self::Request(error) => (error.status(), error.label(), error.public_message()),
+            Self::ServerSuspended => (S::FORBIDDEN, "server_suspended", "the server is not approved for use"),
             Self::ShuttingDown => (S::SERVICE_UNAVAILABLE, "shutting_down", "the gateway is being replaced; ask again"),
             Self::UnidentifiedServer => {
                 (S::SERVICE_UNAVAILABLE, "unidentified_server", "the server has not proved what it is")
             }
+            Self::ToolQuarantined(_) => (S::FORBIDDEN, "tool_quarantined", "not approved for use"),
             Self::UnknownSession => (S::NOT_FOUND, "unknown_session", "unknown session; initialize a new one"),
             Self::UnsupportedMediaType => (
                 S::UNSUPPORTED_MEDIA_TYPE,
@@ -190,6 +197,9 @@ impl Rejection {
 
     /// A finer fixed word for the audit record, where the reason has several causes.
     pub(crate) fn detail(&self) -> Option<&'static str> {
+        if let Self::ToolQuarantined(cause) = self {
+            return Some(cause.map_or("suspended", Cause::label));
+        }
         if let Self::Exchange(error) = self { Some(error.label()) } else { self.public_detail() }
     }
 

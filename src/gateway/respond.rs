@@ -9,12 +9,13 @@ use pingora_proxy::Session as Client;
 use ring::rand::SecureRandom;
 
 use crate::mcp::list_stream::ListStream;
-use crate::mcp::listing::{Asked, Filtered, ListItem, filter_answer};
+use crate::mcp::listing::{Asked, Filtered, Keep, ListItem, filter_answer};
 use crate::mcp::{Era, sse};
 use crate::policy::{self, Facts, Item};
 use crate::session::{self, Binding, Session};
 use crate::telemetry::metrics::{OpenStream, SessionEvent};
 
+use super::governance::Inspection;
 use super::pipeline::{Admitted, Ask, SESSION_ID};
 use super::record::{Record, X_REQUEST_ID};
 use super::rejection::Rejection;
@@ -370,7 +371,7 @@ fn with_filter<T>(
     admitted: &Admitted,
     head: &HeaderMap,
     record: &Record,
-    filter: impl FnOnce(&mut dyn FnMut(ListItem<'_>) -> bool) -> T,
+    filter: impl FnOnce(Keep<'_>) -> T,
 ) -> T {
     let route = &admitted.route;
     let facts = Facts {
@@ -386,7 +387,9 @@ fn with_filter<T>(
         body_bytes: record.bytes_in,
         revision: admitted.ask.revision(),
     };
-    let mut keep = |item: ListItem<'_>| {
+    let mut inspection = Inspection::new(shell, &admitted.world, &route.server, admitted.arrived_at);
+    let mut keep = |item: ListItem<'_>, definition: &str| {
+        let is_approved = inspection.shows(&item, definition);
         let item = match item {
             ListItem::Prompt { name } => Item::Prompt(name),
             ListItem::Resource { uri } => Item::Resource(uri),
@@ -396,7 +399,7 @@ fn with_filter<T>(
                 Item::Tool(name)
             }
         };
-        policy::is_visible(&route.policy, &admitted.caller, route.server.name(), item, &facts)
+        is_approved && policy::is_visible(&route.policy, &admitted.caller, route.server.name(), item, &facts)
     };
     filter(&mut keep)
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 
-use super::{Names, reference};
+use super::{Around, Names, reference};
 use crate::config::fields::{Fields, Value};
 use crate::config::values;
 use crate::config::{
@@ -135,17 +135,16 @@ pub(super) fn source(value: &Value<'_>) -> Option<AgentSpec> {
 pub(super) fn server_identity(
     value: &Value<'_>,
     server: Option<&str>,
-    public_url: &str,
-    names: &Names<'_>,
+    around: &Around<'_>,
 ) -> Option<ServerIdentityConfig> {
     value.map(|fields| {
-        let issuer = fields.required("issuer", |v| reference(v, "issuer", &names.issuers));
+        let issuer = fields.required("issuer", |v| reference(v, "issuer", &around.names.issuers));
         let url = fields.required("url", |v| {
-            v.parse(|text| values::callable_url(text, names.plain_http_hosts).map(|_| text.to_owned()))
+            v.parse(|text| values::callable_url(text, around.plain_http_hosts).map(|_| text.to_owned()))
         });
         let header = fields.optional("header", |v| v.parse(values::own_header));
         let name = fields.or("name", server.unwrap_or_default().into(), Value::string::<Box<str>>);
-        let audience = fields.or("audience", public_url.into(), Value::string::<Box<str>>);
+        let audience = fields.or("audience", around.public_url.into(), Value::string::<Box<str>>);
         let mut texts = |key: &'static str| fields.or(key, Vec::new(), |v| v.list(Value::string::<Box<str>>));
         let (versions, trust_levels) = (texts("versions"), texts("trust_levels"));
         let capabilities = texts("capabilities");

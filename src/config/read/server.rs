@@ -6,18 +6,18 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
-use super::{Names, agents};
+use super::{Around, Names, agents, governance};
 use crate::config::fields::{Fields, Value};
 use crate::config::pem;
 use crate::config::problem::Complaint;
 use crate::config::secrets::{self, Keep, Look};
 use crate::config::values::{self, quote};
 use crate::config::yaml::Kind;
-use crate::config::{HealthSettings, InstanceConfig, ServerConfig, UpstreamTimeouts, UpstreamTls};
+use crate::config::{Declared, HealthSettings, InstanceConfig, ServerConfig, UpstreamTimeouts, UpstreamTls};
 use crate::credential::{ActorToken, ClientAuth, ExchangePlan, Plan};
 use crate::secret::Secret;
 
-pub(super) fn server(value: &Value<'_>, public_url: &str, names: &Names<'_>, look: Look<'_>) -> Option<ServerConfig> {
+pub(super) fn server(value: &Value<'_>, around: &Around<'_>, look: Look<'_>) -> Option<ServerConfig> {
     value.map(|fields| {
         let name = fields.required("name", |v| v.parse(values::name));
         let path = fields.or("path", "/mcp", |v| v.parse(values::upstream_path));
@@ -26,9 +26,11 @@ pub(super) fn server(value: &Value<'_>, public_url: &str, names: &Names<'_>, loo
         let timeouts = timeouts(fields);
         let tls = fields.or("tls", UpstreamTls::default(), |v| upstream_tls(v, look));
         let http2 = fields.or("http2", false, Value::flag);
-        let identity = fields.optional("identity", |v| agents::server_identity(v, name, public_url, names));
-        let credential = fields.required("credential", |v| credential(v, names, look));
+        let identity = fields.optional("identity", |v| agents::server_identity(v, name, around));
+        let credential = fields.required("credential", |v| credential(v, around, look));
         let forward_claims = fields.or("forward_claims", Vec::new(), forward_claims);
+        let is_registered = around.declared == Declared::InTheRegistry;
+        let governed = governance::governed(fields, around.store, is_registered, credential.as_ref(), look);
 
         // Pingora would hold the certificate against another name, with a hyphen (connectors/tls, replace_leftmost_underscore).
         let named = tls.as_ref().is_some_and(|tls| tls.server_name.is_some());
@@ -62,6 +64,8 @@ pub(super) fn server(value: &Value<'_>, public_url: &str, names: &Names<'_>, loo
             identity: identity?,
             credential: credential?,
             forward_claims: forward_claims?,
+            governed: governed?,
+            declared: around.declared,
         })
     })
 }
@@ -194,7 +198,7 @@ fn host_name(text: &str) -> Result<String, Complaint> {
     Err(Complaint::new(format!("{} is not a host name", quote(text)), "write the name in the server's certificate"))
 }
 
-fn credential(value: &Value<'_>, names: &Names<'_>, look: Look<'_>) -> Option<Plan> {
+fn credential(value: &Value<'_>, around: &Around<'_>, look: Look<'_>) -> Option<Plan> {
     const HINT: &str = "write none, or a map with one of static and token_exchange";
     if let Kind::Text(word) = value.kind() {
         if word == "none" {
@@ -205,11 +209,11 @@ fn credential(value: &Value<'_>, names: &Names<'_>, look: Look<'_>) -> Option<Pl
     }
     value.map(|fields| {
         let (kind, plan) = fields.exactly_one(&["static", "token_exchange"])?;
-        if kind == "static" { static_secret(&plan, look) } else { token_exchange(&plan, names, look) }
+        if kind == "static" { static_secret(&plan, look) } else { token_exchange(&plan, around, look) }
     })
 }
 
-fn static_secret(value: &Value<'_>, look: Look<'_>) -> Option<Plan> {
+pub(super) fn static_secret(value: &Value<'_>, look: Look<'_>) -> Option<Plan> {
     value.map(|fields| {
         let header = fields.or("header", http::header::AUTHORIZATION, |v| v.parse(credential_header));
         let prefix = fields.or("prefix", "", Value::text_or_blank);
@@ -233,10 +237,10 @@ fn credential_header(text: &str) -> Result<HeaderName, Complaint> {
     values::own_header(text)
 }
 
-fn token_exchange(value: &Value<'_>, names: &Names<'_>, look: Look<'_>) -> Option<Plan> {
+fn token_exchange(value: &Value<'_>, around: &Around<'_>, look: Look<'_>) -> Option<Plan> {
     value.map(|fields| {
         let token_endpoint = fields.required("token_endpoint", |v| {
-            v.parse(|text| values::callable_url(text, names.plain_http_hosts).map(|_| text.to_owned()))
+            v.parse(|text| values::callable_url(text, around.plain_http_hosts).map(|_| text.to_owned()))
         });
         let client = fields.required("client", |v| client(v, look));
         let audience = fields.or("audience", Vec::new(), |v| v.list(Value::string));
@@ -246,7 +250,7 @@ fn token_exchange(value: &Value<'_>, names: &Names<'_>, look: Look<'_>) -> Optio
         let requested_token_type = fields.or("requested_token_type", None, |v| {
             if *v.kind() == Kind::Null { Some(None) } else { v.string().map(Some) }
         });
-        let actor_token = fields.optional("actor_token", |v| actor_token(v, names));
+        let actor_token = fields.optional("actor_token", |v| actor_token(v, &around.names));
         let timeout = fields.or("timeout", seconds(5), |v| v.duration(milliseconds(100)..=seconds(60)));
         let accept_missing = fields.or("accept_missing_token_type", false, Value::flag);
         let Client { id, secret, auth } = client?;
