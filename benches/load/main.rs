@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! load run OPTIONS               measures, prints the table (measure.rs)
-//! load backend PORT…             a fast MCP server, which is a token endpoint too (backend.rs)
+//! load backend PORT… [tls CERTIFICATE KEY PORT…]   a fast MCP server, which is a token endpoint too (backend.rs)
 //! load first-seen|sessions|streams …   clients that oha cannot be (clients.rs)
 //! ```
 #![expect(
@@ -18,6 +18,7 @@
 #![expect(unreachable_pub, reason = "nothing is public outside this program")]
 
 mod backend;
+mod certificates;
 mod clients;
 mod measure;
 mod process;
