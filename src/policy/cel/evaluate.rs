@@ -106,11 +106,11 @@ impl<'a> Evaluation<'a> {
                 self.charge(left.bytes().min(right.bytes()) / BYTES_A_STEP)?;
                 Ok(stdlib::ordered(*comparison, left.compare(&right).ok_or(Stop::Error)?))
             }
-            Node::Matches(of, regex) => {
+            Node::Matches(of, pattern) => {
                 let of = self.value(of)?;
                 let text = text(&of)?;
                 self.charge(text.len() / REGEX_BYTES_A_STEP)?;
-                Ok(regex.is_match(text))
+                Ok(pattern.is_match(text))
             }
             Node::MatchesDynamic(pair) => self.matches(pair),
             Node::Search(search, pair) => {
