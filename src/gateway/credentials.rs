@@ -83,7 +83,7 @@ fn key_of<'a>(
     ExchangeKey {
         issuer: &caller.principal().issuer,
         subject: &caller.principal().subject,
-        client_id: caller.client_id(),
+        client_id: caller.client_id().map(|id| &**id),
         token_digest,
         server: route.server.name(),
         plan,

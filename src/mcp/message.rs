@@ -1,7 +1,7 @@
 //! What was understood of a request? One reading of the body, kept together with the very bytes it was read from.
 
 use std::borrow::Cow;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use serde_json::Value;
@@ -67,18 +67,18 @@ pub enum Target {
     /// Nothing that a rule could name by itself: lifecycle, lists, notifications, responses.
     None,
     /// A prompt, by name.
-    Prompt(Box<str>),
+    Prompt(Arc<str>),
     /// A resource, by URI, or a template's URI in `completion/complete`.
-    Resource(Box<str>),
+    Resource(Arc<str>),
     /// A task, by its id.
-    Task(Box<str>),
+    Task(Arc<str>),
     /// A tool, by name.
-    Tool(Box<str>),
+    Tool(Arc<str>),
 }
 
 /// A JSON-RPC id, kept as the client wrote it: a string or an integer, as JSON text.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct RequestId(Box<str>);
+pub struct RequestId(Arc<str>);
 
 impl RequestId {
     /// Wraps the JSON text of an id. The classifier calls it after it has checked that it is a string or an integer.
