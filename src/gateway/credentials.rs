@@ -16,9 +16,11 @@ use crate::net::{NetError, Outbound};
 use crate::registry::Route;
 use crate::registry::server::Authority;
 use crate::telemetry::metrics::{CacheName, Metrics};
+use crate::time::UnixSeconds;
 
 use super::Shell;
 use super::exchange::{ExchangeKey, Exchanger, PostError, PostForm};
+use super::meters::RouteMeters;
 use super::pipeline::Admitted;
 use super::rejection::Rejection;
 
@@ -36,8 +38,10 @@ pub(super) struct Obtained {
 pub(super) async fn obtain(
     shell: &Shell,
     route: &Route,
+    meters: &RouteMeters,
     caller: &Caller,
     subject_token: &UnverifiedToken,
+    now: UnixSeconds,
 ) -> Result<Option<Obtained>, Rejection> {
     match &route.server.authority {
         Authority::None => Ok(None),
@@ -46,11 +50,8 @@ pub(super) async fn obtain(
             let digest = subject_token.digest();
             let key = key_of(route, caller, digest.as_bytes(), *fingerprint);
             let subject = Subject { token: subject_token.as_str(), expires_at: caller.expires_at() };
-            let obtained = shell
-                .exchanger
-                .credential(key, plan, subject, &shell.meters.of(route).server, shell.clock.now())
-                .await
-                .map_err(|error| {
+            let obtained =
+                shell.exchanger.credential(key, plan, subject, &meters.server, now).await.map_err(|error| {
                     tracing::debug!(server = %route.server.name(), error = error.label(), "The token exchange failed.");
                     if error.is_caller_fault() {
                         let error = AuthnError::NotExchangeable;

@@ -1,5 +1,6 @@
 //! How does the last client get through the door?
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,12 +32,18 @@ impl Door {
 
 #[async_trait]
 impl HttpServerApp for Door {
-    async fn process_new_http(
-        self: &Arc<Self>,
+    // As `async_trait` would write it, but for a second future around the first.
+    fn process_new_http<'this, 'watch, 'answer>(
+        self: &'this Arc<Self>,
         session: ServerSession,
-        shutdown: &ShutdownWatch,
-    ) -> Option<ReusedHttpStream> {
-        self.proxy.process_new_http(session, shutdown).await
+        shutdown: &'watch ShutdownWatch,
+    ) -> Pin<Box<dyn Future<Output = Option<ReusedHttpStream>> + Send + 'answer>>
+    where
+        'this: 'answer,
+        'watch: 'answer,
+        Self: 'answer,
+    {
+        self.proxy.process_new_http(session, shutdown)
     }
 
     fn h2_options(&self) -> Option<H2Options> {

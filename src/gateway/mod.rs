@@ -23,6 +23,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::modules::http::HttpModules;
 use pingora::protocols::Digest;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType};
@@ -120,6 +121,9 @@ impl ProxyHttp for Gateway {
     fn new_ctx(&self) -> Self::CTX {
         Exchange { stage: Stage::Received, record: Record::start(&self.shell) }
     }
+
+    /// None: what Pingora would add by itself is a compressor, which is switched off and yet asked at every step.
+    fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
     async fn request_filter(&self, client: &mut Client, exchange: &mut Self::CTX) -> pingora::Result<bool> {
         self.receive(client, exchange).await
@@ -292,7 +296,7 @@ impl Gateway {
         if exchange.record.shown == Some(Shown::Distrusted) {
             return self.refuse(client, exchange, Rejection::ForbiddenCertificate).await;
         }
-        let origin = match local::check_head(&world.config, client.req_header()) {
+        let origin = match local::check_head(&world.config, client.req_header(), &exchange.record.host) {
             Ok(origin) => origin,
             Err(rejection) => return self.refuse(client, exchange, rejection).await,
         };
@@ -357,7 +361,8 @@ impl Gateway {
             forwarded.attempt.renewed = true;
             let shell = &self.shell;
             let (route, caller, token) = (&admitted.route, &admitted.caller, &admitted.subject_token);
-            admitted.credential = credentials::obtain(shell, route, caller, token).await?;
+            admitted.credential =
+                credentials::obtain(shell, route, &shell.meters.of(route), caller, token, shell.clock.now()).await?;
         }
         forward::peer(&self.shell, admitted)
     }

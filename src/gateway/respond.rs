@@ -359,7 +359,7 @@ fn with_filter<T>(
 ) -> T {
     let route = &admitted.route;
     let facts = Facts {
-        now: admitted.arrived_at,
+        now: record.arrived_at,
         http_method: "POST",
         host: &record.host,
         path: &route.config.path,
