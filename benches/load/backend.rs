@@ -7,17 +7,28 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 
-/// Serves on these ports of 127.0.0.1 until the process ends.
-pub fn serve(ports: &[&str]) {
+use crate::certificates;
+
+/// Serves on these ports of 127.0.0.1 until the process ends: in clear text, and over TLS on those after
+/// `tls CERTIFICATE KEY`.
+pub fn serve(arguments: &[&str]) {
+    let (clear, tls) = match arguments.iter().position(|argument| *argument == "tls") {
+        Some(at) => (&arguments[..at], &arguments[at + 1..]),
+        None => (arguments, [].as_slice()),
+    };
+    let acceptor = tls.first().map(|certificate| certificates::acceptor(certificate.as_ref(), tls[1].as_ref()));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let answers = Arc::new(Answers::new());
         let mut listeners = tokio::task::JoinSet::new();
-        for port in ports {
-            listeners.spawn(listen(port.parse().expect("PORT"), Arc::clone(&answers)));
+        let clear = clear.iter().map(|port| (port, None));
+        let over_tls = tls.iter().skip(2).map(|port| (port, acceptor.clone()));
+        for (port, acceptor) in clear.chain(over_tls) {
+            listeners.spawn(listen(port.parse().expect("PORT"), acceptor, Arc::clone(&answers)));
         }
         listeners.join_all().await;
     });
@@ -29,8 +40,8 @@ pub trait Answer: Send + Sync + 'static {
     fn to(&self, head: &[u8], body: &[u8]) -> Cow<'_, [u8]>;
 }
 
-/// Serves on this port of 127.0.0.1.
-pub async fn listen(port: u16, answers: Arc<impl Answer>) {
+/// Serves on this port of 127.0.0.1; over TLS with an `acceptor`.
+pub async fn listen(port: u16, acceptor: Option<TlsAcceptor>, answers: Arc<impl Answer>) {
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.set_reuseaddr(true).unwrap();
     socket.bind(([127, 0, 0, 1], port).into()).unwrap();
@@ -38,12 +49,21 @@ pub async fn listen(port: u16, answers: Arc<impl Answer>) {
     loop {
         let Ok((stream, _peer)) = listener.accept().await else { continue };
         let _ = stream.set_nodelay(true);
-        tokio::spawn(converse(stream, Arc::clone(&answers)));
+        let (acceptor, answers) = (acceptor.clone(), Arc::clone(&answers));
+        tokio::spawn(async move {
+            match acceptor {
+                None => converse(stream, answers).await,
+                Some(acceptor) => {
+                    let Ok(stream) = acceptor.accept(stream).await else { return };
+                    converse(stream, answers).await;
+                }
+            }
+        });
     }
 }
 
 /// Answers the requests of one connection.
-async fn converse(mut stream: TcpStream, answers: Arc<impl Answer>) {
+async fn converse(mut stream: impl AsyncRead + AsyncWrite + Unpin, answers: Arc<impl Answer>) {
     let mut received = Vec::new();
     loop {
         let (head, whole) = loop {
@@ -62,7 +82,7 @@ async fn converse(mut stream: TcpStream, answers: Arc<impl Answer>) {
             }
         };
         let answer = answers.to(&received[..head], &received[head..whole]);
-        if stream.write_all(&answer).await.is_err() {
+        if stream.write_all(&answer).await.is_err() || stream.flush().await.is_err() {
             return;
         }
         drop(answer);

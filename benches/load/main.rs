@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! load run OPTIONS               measures, prints the table (measure.rs)
-//! load backend PORT…             a fast MCP server, which is a token endpoint too (backend.rs)
+//! load backend PORT… [tls CERTIFICATE KEY PORT…]   a fast MCP server, which is a token endpoint too (backend.rs)
 //! load first-seen|sessions|streams …   clients that oha cannot be (clients.rs)
 //! load soak OPTIONS              hours in minutes: sessions, tokens, keys and instances come and go (soak.rs)
 //! load tools PORT JOURNAL        an MCP server that knows its sessions and writes down its calls (tools.rs)
@@ -20,6 +20,7 @@
 #![expect(unreachable_pub, reason = "nothing is public outside this program")]
 
 mod backend;
+mod certificates;
 mod clients;
 mod measure;
 mod process;

@@ -86,8 +86,16 @@ impl Call {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Proxy {
     Bare,
+    BareTls,
     Nginx,
     Portcullis(Variant),
+}
+
+impl Proxy {
+    /// Whether clients speak TLS with it.
+    pub fn is_tls(self) -> bool {
+        matches!(self, Self::BareTls | Self::Portcullis(Variant::Tls))
+    }
 }
 
 /// One line of the table: who is asked what.
@@ -136,6 +144,15 @@ pub fn rows() -> Vec<Row> {
         ),
         row("modern request", 32, 3, vec![bare(Call::Modern), full(Call::Modern)]),
         row("ES256", 32, 3, vec![bare(Call::Small), es256]),
+        row(
+            "TLS on both sides",
+            32,
+            3,
+            vec![
+                case("bare Pingora", Proxy::BareTls, Call::Small),
+                case("portcullis", Proxy::Portcullis(Variant::Tls), Call::Small),
+            ],
+        ),
         row(
             "first-seen tokens",
             32,

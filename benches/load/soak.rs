@@ -44,7 +44,7 @@ pub fn run(options: &[&str]) {
 
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let world = Arc::new(World::new(&dir, sites));
-    runtime.spawn(backend::listen(world.sites.issuer, Arc::clone(&world.keys)));
+    runtime.spawn(backend::listen(world.sites.issuer, None, Arc::clone(&world.keys)));
     let _a = world.start_tools(world.sites.a);
     let b = world.start_tools(world.sites.b);
     let mut program = command(portcullis, Cores::Proxy);

@@ -7,6 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use crate::certificates::{self, SERVER_NAME};
 use crate::process::{Cores, Running, command};
 use crate::rows::Proxy;
 use crate::tokens::{AUDIENCE, ISSUER, Signature, Signer};
@@ -21,6 +22,8 @@ pub enum Variant {
     Full,
     /// This many rules for other tools before those that decide.
     Rules(usize),
+    /// TLS to clients and to servers.
+    Tls,
 }
 
 /// Where the programs are.
@@ -39,6 +42,7 @@ pub struct Stage {
     rs256: String,
     es256: String,
     backends: [SocketAddr; 2],
+    tls_backends: [SocketAddr; 2],
     token_endpoint: SocketAddr,
     _backend: Running,
 }
@@ -58,9 +62,13 @@ impl Stage {
         let key = Command::new(&programs.portcullis).arg("keygen").output().unwrap().stdout;
         write_private(&dir.join("session.key"), &String::from_utf8(key).unwrap());
 
-        let [a, b, token_endpoint] = free_addresses();
+        certificates::write(&dir, write_private);
+
+        let [a, b, token_endpoint, tls_a, tls_b] = free_addresses();
         let mut backend = command(&std::env::current_exe().unwrap(), Cores::Others);
         backend.arg("backend").args([a, b, token_endpoint].map(|address| address.port().to_string()));
+        backend.arg("tls").args([dir.join("certificate.pem"), dir.join("certificate.key")]);
+        backend.args([tls_a, tls_b].map(|address| address.port().to_string()));
         let backend = Running::start(backend, token_endpoint, &dir.join("backend.log"));
         Self {
             programs,
@@ -68,6 +76,7 @@ impl Stage {
             es256: signer.token(Signature::Es256, MANY_TOKENS),
             dir,
             backends: [a, b],
+            tls_backends: [tls_a, tls_b],
             token_endpoint,
             _backend: backend,
         }
@@ -94,6 +103,12 @@ impl Stage {
                 let mut command = command(&self.programs.bare, Cores::Proxy);
                 command.args([address.to_string(), self.backends[0].to_string()]);
                 (command, "bare.log".to_owned())
+            }
+            Proxy::BareTls => {
+                let mut command = command(&self.programs.bare, Cores::Proxy);
+                command.args([address.to_string(), self.tls_backends[0].to_string()]);
+                command.args(["certificate.pem", "certificate.key", "authority.pem"].map(|file| self.dir.join(file)));
+                (command, "bare-tls.log".to_owned())
             }
             Proxy::Nginx => {
                 let file = self.dir.join("nginx.conf");
@@ -142,11 +157,24 @@ impl Stage {
     /// metrics, audit to a file.
     fn portcullis_yaml(&self, variant: Variant, address: SocketAddr, metrics: SocketAddr) -> String {
         let (dir, port) = (self.dir.display(), address.port());
-        let ([a, b], token_endpoint) = (self.backends, self.token_endpoint);
+        let token_endpoint = self.token_endpoint;
+        let [a, b] = match variant {
+            Variant::Tls => self.tls_backends.map(|address| format!("https://{address}")),
+            Variant::Amnesic | Variant::Forgetful | Variant::Full | Variant::Rules(_) => {
+                self.backends.map(|address| format!("http://{address}"))
+            }
+        };
+        let (listen_tls, server_tls) = match variant {
+            Variant::Tls => (
+                format!(", tls: {{ certificate: {dir}/certificate.pem, private_key: {dir}/certificate.key }}"),
+                format!("tls: {{ ca: {dir}/authority.pem, server_name: {SERVER_NAME} }}"),
+            ),
+            Variant::Amnesic | Variant::Forgetful | Variant::Full | Variant::Rules(_) => Default::default(),
+        };
         let (token_cache, credential_cache) = match variant {
             Variant::Amnesic => (1, 1),
             Variant::Forgetful => (1, 65_536),
-            Variant::Full | Variant::Rules(_) => (65_536, 65_536),
+            Variant::Full | Variant::Rules(_) | Variant::Tls => (65_536, 65_536),
         };
         let mut more_rules = String::new();
         if let Variant::Rules(count) = variant {
@@ -161,7 +189,7 @@ impl Stage {
         format!(
             r#"
 server: {{ threads: 1, grace_period_seconds: 0, drain_seconds: 0, graceful_shutdown_timeout_seconds: 1 }}
-listen: [{{ address: "{address}" }}]
+listen: [{{ address: "{address}"{listen_tls} }}]
 public_url: https://mcp.bench.test
 metrics: {{ address: "{metrics}" }}
 audit: {{ file: {dir}/audit-{port}.jsonl }}
@@ -171,7 +199,8 @@ issuers:
   - {{ name: corp, issuer: "{ISSUER}", audiences: ["{AUDIENCE}"], jwks: {{ file: {dir}/jwks.json }} }}
 servers:
   - name: tools
-    instances: [{{ id: a, url: "http://{a}" }}, {{ id: b, url: "http://{b}" }}]
+    instances: [{{ id: a, url: "{a}" }}, {{ id: b, url: "{b}" }}]
+    {server_tls}
     credential:
       token_exchange:
         token_endpoint: http://{token_endpoint}/token

@@ -17,7 +17,7 @@ pub fn serve(port: &str, journal: &str) {
     let journal = File::options().append(true).create(true).open(journal).unwrap();
     let tools = Tools { port: port.to_owned(), journal, sessions: Mutex::default(), opened: AtomicU64::new(0) };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(backend::listen(port.parse().expect("PORT"), Arc::new(tools)));
+    runtime.block_on(backend::listen(port.parse().expect("PORT"), None, Arc::new(tools)));
 }
 
 struct Tools {

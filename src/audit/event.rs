@@ -7,9 +7,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::DateTime;
-use chrono::SecondsFormat;
-
 use crate::identity::AgentIdentity;
 use crate::identity::Caller;
 use crate::identity::ClientCertificate;
@@ -25,9 +22,9 @@ use crate::policy::Effect;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Event {
     /// Names the request; the answer to a refused one carries it too.
-    pub request_id: Box<str>,
+    pub request_id: Arc<str>,
     /// The W3C trace id the client sent, or ours.
-    pub trace_id: Option<Box<str>>,
+    pub trace_id: Option<Arc<str>>,
     /// What the record is about.
     pub event: EventKind,
     /// Where the request came from, behind trusted proxies.
@@ -133,9 +130,9 @@ pub struct Principal {
     /// `sub`.
     pub subject: Arc<str>,
     /// `client_id` or `azp`.
-    pub client_id: Option<Box<str>>,
+    pub client_id: Option<Arc<str>>,
     /// `jti`.
-    pub token_id: Option<Box<str>>,
+    pub token_id: Option<Arc<str>>,
 }
 
 /// What was done to the registry, or found by it.
@@ -165,7 +162,7 @@ pub struct Mcp {
     /// The JSON-RPC method; whatever the client sent when we know no such method.
     pub method: Option<Cow<'static, str>>,
     /// The tool, the prompt, or the resource's URI.
-    pub name: Option<Box<str>>,
+    pub name: Option<Arc<str>>,
     /// The JSON-RPC id.
     pub id: Option<RequestId>,
     /// Every message of a 2025-03-26 batch. Written as `batch`, and only when not empty.
@@ -178,7 +175,7 @@ pub struct Message {
     /// The JSON-RPC method; absent for a response.
     pub method: Option<Cow<'static, str>>,
     /// The tool, the prompt, or the resource's URI.
-    pub name: Option<Box<str>>,
+    pub name: Option<Arc<str>>,
     /// The JSON-RPC id.
     pub id: Option<RequestId>,
     /// Recognizes its arguments.
@@ -234,22 +231,19 @@ pub struct Stamp<'a> {
 }
 
 impl Event {
-    /// Appends the record as one line: a JSON object (RFC 8259) and a line feed.
+    /// Appends the record, all but the beginning of its line ([`Stamp::write_beginning`]). Together they are a JSON object
+    /// (RFC 8259) and a line feed.
     ///
     /// Every string is cut to [`STRING_BYTES_MAX`] and escaped so that the line cannot end early, pass for two, or
     /// move a terminal's cursor: control characters (C0, DEL, C1), line and paragraph separators, and characters that
     /// are invisible or turn text around are written as `\u` escapes, which a JSON parser turns back.
-    pub fn write_line(&self, stamp: Stamp<'_>, out: &mut Vec<u8>) {
-        let mut line = Object::begin(out);
-        line.plain("time", rfc3339(stamp.time_ms).as_bytes());
-        line.number("seq", stamp.seq);
-        line.string("gateway", stamp.gateway);
+    pub fn write_rest(&self, out: &mut Vec<u8>) {
+        let mut line = Object { out, empty: false };
         line.optional("request_id", Some(&*self.request_id).filter(|id| !id.is_empty()));
         line.optional("trace_id", self.trace_id.as_deref());
-        line.string("event", self.event.label());
+        line.label("event", self.event.label());
         if let Some(ip) = self.client_ip {
-            // The text of an address holds nothing to escape.
-            line.raw("client_ip", format_args!("\"{ip}\""));
+            line.address("client_ip", ip);
         }
         if let Some(certificate) = &self.client_certificate {
             line.object("client_certificate", |object| {
@@ -287,9 +281,9 @@ impl Event {
         if let Some(status) = self.status {
             line.number("status", u64::from(status));
         }
-        line.string("outcome", self.outcome.label());
-        line.optional("reason", self.reason);
-        line.optional("detail", self.detail);
+        line.label("outcome", self.outcome.label());
+        line.optional_label("reason", self.reason);
+        line.optional_label("detail", self.detail);
         line.millis("duration_ms", self.duration);
         if let Some(upstream) = self.upstream {
             line.millis("upstream_ms", upstream);
@@ -300,30 +294,15 @@ impl Event {
         line.end();
         out.push(b'\n');
     }
+}
 
-    /// Cuts what a client may have made long, as the line will be cut, so that an event that waits for its turn is no
-    /// larger than its record.
-    pub fn cut_strings(&mut self) {
-        bound(&mut self.request_id);
-        self.trace_id.iter_mut().for_each(bound);
-        if let Some(principal) = &mut self.principal {
-            principal.client_id.iter_mut().for_each(bound);
-            principal.token_id.iter_mut().for_each(bound);
-        }
-        if let Some(registry) = &mut self.registry {
-            registry.name.iter_mut().for_each(bound);
-            registry.note.iter_mut().for_each(bound);
-        }
-        if let Some(mcp) = &mut self.mcp {
-            mcp.method.iter_mut().for_each(bound_method);
-            mcp.name.iter_mut().for_each(bound);
-            mcp.id.iter_mut().for_each(bound_id);
-            for message in &mut mcp.batch {
-                message.method.iter_mut().for_each(bound_method);
-                message.name.iter_mut().for_each(bound);
-                message.id.iter_mut().for_each(bound_id);
-            }
-        }
+impl Stamp<'_> {
+    /// Appends the beginning of a line; [`Event::write_rest`] has written the rest.
+    pub fn write_beginning(&self, out: &mut Vec<u8>) {
+        let mut line = Object::begin(out);
+        line.time("time", self.time_ms);
+        line.number("seq", self.seq);
+        line.string("gateway", self.gateway);
     }
 }
 
@@ -371,8 +350,8 @@ impl From<&Caller> for Principal {
         Self {
             issuer: Arc::clone(&caller.principal().issuer),
             subject: Arc::clone(&caller.principal().subject),
-            client_id: caller.client_id().map(Into::into),
-            token_id: caller.token_id().map(Into::into),
+            client_id: caller.client_id().cloned(),
+            token_id: caller.token_id().cloned(),
         }
     }
 }
@@ -450,8 +429,8 @@ impl Registry {
 
 impl Mcp {
     fn write(&self, object: &mut Object<'_>) {
-        object.optional("revision", self.revision.map(Revision::as_str));
-        object.optional("method", self.method.as_deref());
+        object.optional_label("revision", self.revision.map(Revision::as_str));
+        object.method(self.method.as_ref());
         object.optional("name", self.name.as_deref());
         object.request_id("id", self.id.as_ref());
         object.objects("batch", &self.batch, Message::write);
@@ -460,7 +439,7 @@ impl Mcp {
 
 impl Message {
     fn write(&self, object: &mut Object<'_>) {
-        object.optional("method", self.method.as_deref());
+        object.method(self.method.as_ref());
         object.optional("name", self.name.as_deref());
         object.request_id("id", self.id.as_ref());
         if let Some(arguments) = &self.arguments {
@@ -484,15 +463,15 @@ impl Decision {
             Effect::Allow => "allow",
             Effect::Deny => "deny",
         };
-        object.string("effect", effect);
+        object.label("effect", effect);
         object.optional("rule", self.rule.as_deref());
-        object.string("reason", self.reason);
+        object.label("reason", self.reason);
     }
 }
 
 impl Credential {
     fn write(&self, object: &mut Object<'_>) {
-        object.string("mode", self.mode);
+        object.label("mode", self.mode);
         object.strings("audience", self.audience.iter().map(|audience| &**audience));
         object.optional("scope", Some(&*self.scope).filter(|scope| !scope.is_empty()));
         object.raw("cached", self.cached);
@@ -556,6 +535,9 @@ fn hex_digit(nibble: u8) -> u8 {
 }
 
 /// Writes one JSON object. Keys are ours and need no escape. Writing to a `Vec` cannot fail.
+///
+/// What takes a key is put in place by the compiler where it is called, so that the key is a few moves instead of copies of
+/// a length that is found out each time: a line has some forty keys.
 struct Object<'a> {
     out: &'a mut Vec<u8>,
     empty: bool,
@@ -571,6 +553,7 @@ impl<'a> Object<'a> {
         self.out.push(b'}');
     }
 
+    #[inline(always)]
     fn key(&mut self, key: &'static str) {
         if !std::mem::take(&mut self.empty) {
             self.out.push(b',');
@@ -587,6 +570,7 @@ impl<'a> Object<'a> {
     }
 
     /// A string that holds nothing to escape.
+    #[inline(always)]
     fn plain(&mut self, key: &'static str, value: &[u8]) {
         self.key(key);
         self.out.push(b'"');
@@ -594,6 +578,7 @@ impl<'a> Object<'a> {
         self.out.push(b'"');
     }
 
+    #[inline(always)]
     fn number(&mut self, key: &'static str, value: u64) {
         self.key(key);
         write_number(value, 1, self.out);
@@ -608,11 +593,75 @@ impl<'a> Object<'a> {
         write_number(micros % 1000, 3, self.out);
     }
 
+    /// An RFC 3339 time in UTC with milliseconds. Past the year 9999, which RFC 3339 does not have: 1970.
+    fn time(&mut self, key: &'static str, unix_ms: u64) {
+        let unix_ms = if unix_ms < YEAR_10000_MS { unix_ms } else { 0 };
+        let (days, ms) = (unix_ms / DAY_MS, unix_ms % DAY_MS);
+        let (year, month, day) = date_of(days);
+        self.key(key);
+        let parts = [
+            (b'"', year, 4),
+            (b'-', month, 2),
+            (b'-', day, 2),
+            (b'T', ms / 3_600_000, 2),
+            (b':', ms / 60_000 % 60, 2),
+            (b':', ms / 1000 % 60, 2),
+            (b'.', ms % 1000, 3),
+        ];
+        for (mark, number, digits) in parts {
+            self.out.push(mark);
+            write_number(number, digits, self.out);
+        }
+        self.out.extend_from_slice(b"Z\"");
+    }
+
+    /// An address, whose text holds nothing to escape.
+    fn address(&mut self, key: &'static str, ip: IpAddr) {
+        self.key(key);
+        self.out.push(b'"');
+        match ip {
+            IpAddr::V4(ip) => {
+                for (index, octet) in ip.octets().into_iter().enumerate() {
+                    if index > 0 {
+                        self.out.push(b'.');
+                    }
+                    write_number(u64::from(octet), 1, self.out);
+                }
+            }
+            IpAddr::V6(ip) => drop(write!(self.out, "{ip}")),
+        }
+        self.out.push(b'"');
+    }
+
+    #[inline(always)]
     fn string(&mut self, key: &'static str, value: &str) {
         self.key(key);
         write_string(value, self.out);
     }
 
+    /// A word of ours, which holds nothing to escape.
+    #[inline(always)]
+    fn label(&mut self, key: &'static str, value: &'static str) {
+        self.plain(key, value.as_bytes());
+    }
+
+    #[inline(always)]
+    fn optional_label(&mut self, key: &'static str, value: Option<&'static str>) {
+        if let Some(value) = value {
+            self.label(key, value);
+        }
+    }
+
+    /// A word of ours, or whatever else the client sent in its place.
+    fn method(&mut self, method: Option<&Cow<'static, str>>) {
+        match method {
+            Some(Cow::Borrowed(method)) => self.label("method", method),
+            Some(Cow::Owned(method)) => self.string("method", method),
+            None => {}
+        }
+    }
+
+    #[inline(always)]
     fn optional(&mut self, key: &'static str, value: Option<&str>) {
         if let Some(value) = value {
             self.string(key, value);
@@ -636,6 +685,7 @@ impl<'a> Object<'a> {
         self.out.push(b']');
     }
 
+    #[inline(always)]
     fn object(&mut self, key: &'static str, write: impl FnOnce(&mut Object<'_>)) {
         self.key(key);
         let mut object = Object::begin(self.out);
@@ -761,30 +811,17 @@ fn cut(text: &str) -> Cow<'_, str> {
     Cow::Owned(format!("{kept}{CUT_MARK}"))
 }
 
-/// Cuts a string that is over its bound. The common case is one comparison.
-fn bound(text: &mut Box<str>) {
-    if let Cow::Owned(cut) = cut(text) {
-        *text = cut.into();
-    }
-}
-
-fn bound_method(method: &mut Cow<'static, str>) {
-    if let Cow::Owned(cut) = cut(method) {
-        *method = Cow::Owned(cut);
-    }
-}
-
-/// A cut id is no JSON any more and is written as a string, with its opening quote when it had one.
-fn bound_id(id: &mut RequestId) {
-    if let Cow::Owned(cut) = cut(id.as_json()) {
-        *id = RequestId::from_json(&cut);
-    }
-}
-
-/// An RFC 3339 time in UTC with milliseconds. Past the end of chrono's calendar: 1970.
-fn rfc3339(time_ms: u64) -> String {
-    let time = i64::try_from(time_ms).ok().and_then(DateTime::from_timestamp_millis).unwrap_or_default();
-    time.to_rfc3339_opts(SecondsFormat::Millis, true)
+/// Year, month and day of the Gregorian calendar, so many days after 1970-01-01. By Howard Hinnant's `civil_from_days`
+/// (<https://howardhinnant.github.io/date_algorithms.html>): years begin in March there, so that the leap day is the last.
+fn date_of(days: u64) -> (u64, u64, u64) {
+    let days = days + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    (400 * era + year_of_era + u64::from(month <= 2), month, day)
 }
 
 /// Bytes of any string, before escapes; a longer one is cut and ends in [`CUT_MARK`].
@@ -794,6 +831,11 @@ pub const STRING_BYTES_MAX: usize = 1024;
 pub const CUT_MARK: &str = "…[cut]";
 
 const LIST_ITEMS_MAX: usize = 32;
+
+const DAY_MS: u64 = 86_400_000;
+
+/// 10000-01-01T00:00:00Z.
+const YEAR_10000_MS: u64 = 253_402_300_800_000;
 
 /// Digits of an `i128`, more than any client counts to.
 const ID_DIGITS_MAX: usize = 39;

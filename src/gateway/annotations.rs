@@ -39,7 +39,7 @@ impl Annotations {
         if message.method() != Some(Method::ToolsCall) {
             return Ok(());
         }
-        let annotated = self.by_server.get(server).and_then(|tools| tools.get(tool).map(|found| Arc::clone(&found)));
+        let annotated = self.by_server.get(server).and_then(|tools| tools.get(&**tool).map(|found| Arc::clone(&found)));
         let Some(annotated) = annotated else { return Ok(()) };
         check_param_headers(head, &annotated, message.arguments.as_ref().map(|arguments| arguments.value()))
     }

@@ -9,6 +9,7 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use pingora::time::timeout;
 use pingora_proxy::Session;
 
 use super::rejection::Rejection;
@@ -28,8 +29,9 @@ pub(super) async fn read_whole(session: &mut Session, bytes_max: usize, within: 
         let client = session.as_downstream_mut();
         client.write_continue_response().await.map_err(|_broken| Rejection::ClientGone)?;
     }
-    // Neither h1 (per read) nor h2 (not at all) bounds the whole, so one timer does.
-    tokio::time::timeout(within, read_chunks(session, declared, bytes_max)).await.unwrap_or(Err(Rejection::BodyTimeout))
+    // Neither h1 (per read) nor h2 (not at all) bounds the whole, so one timer does. It is Pingora's, which is not set
+    // before something has to be waited for: most bodies are there with their head.
+    timeout(within, read_chunks(session, declared, bytes_max)).await.unwrap_or(Err(Rejection::BodyTimeout))
 }
 
 async fn read_chunks(session: &mut Session, declared: Option<usize>, bytes_max: usize) -> Result<Bytes, Rejection> {
@@ -43,7 +45,7 @@ async fn read_chunks(session: &mut Session, declared: Option<usize>, bytes_max: 
         if whole.len() + chunk.len() > bytes_max {
             return Err(Rejection::BodyTooLarge);
         }
-        whole.push(chunk);
+        whole.push(chunk, declared.unwrap_or_default());
     }
     if whole.len() > 0 && session.as_downstream().get_retry_buffer().is_none() {
         return Err(Rejection::LengthRequired);
@@ -63,12 +65,18 @@ impl Chunks {
         self.rest.as_ref().map_or(self.first.len(), BytesMut::len)
     }
 
-    fn push(&mut self, chunk: Bytes) {
+    /// Adds a piece of a body for which `room` bytes will do, if the client keeps its word.
+    fn push(&mut self, chunk: Bytes, room: usize) {
         if self.len() == 0 {
             self.first = chunk;
             return;
         }
-        self.rest.get_or_insert_with(|| BytesMut::from(&self.first[..])).extend_from_slice(&chunk);
+        let rest = self.rest.get_or_insert_with(|| {
+            let mut rest = BytesMut::with_capacity(room);
+            rest.extend_from_slice(&self.first);
+            rest
+        });
+        rest.extend_from_slice(&chunk);
     }
 
     fn join(self) -> Bytes {

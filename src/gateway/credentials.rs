@@ -10,17 +10,18 @@ use http::{HeaderMap, HeaderValue};
 
 use crate::credential::exchange::ANSWER_BYTES_MAX;
 use crate::credential::{Credential, ExchangedToken, PlanFingerprint, Subject};
-use crate::identity::bearer::{TokenDigest, UnverifiedToken};
+use crate::identity::bearer::TokenDigest;
 use crate::identity::{AuthnError, Caller};
 use crate::net::{NetError, Outbound};
 use crate::registry::Route;
 use crate::registry::server::Authority;
 use crate::telemetry::metrics::{CacheName, Metrics};
+use crate::time::UnixSeconds;
 
 use super::Shell;
-use super::agents::Acting;
 use super::exchange::{ExchangeKey, Exchanger, PostError, PostForm};
-use super::pipeline::Admitted;
+use super::meters::RouteMeters;
+use super::pipeline::{Admitted, Who};
 use super::rejection::Rejection;
 
 /// A credential, and the exchanged token it was made of.
@@ -37,9 +38,9 @@ pub(super) struct Obtained {
 pub(super) async fn obtain(
     shell: &Shell,
     route: &Route,
-    caller: &Caller,
-    subject_token: &UnverifiedToken,
-    agent: Option<&Acting>,
+    meters: &RouteMeters,
+    Who { caller, token: subject_token, agent }: Who<'_>,
+    now: UnixSeconds,
 ) -> Result<Option<Obtained>, Rejection> {
     match &route.server.authority {
         Authority::None => Ok(None),
@@ -52,11 +53,8 @@ pub(super) async fn obtain(
             let ends = agent.map_or(caller.expires_at(), |agent| agent.expires_at.min(caller.expires_at()));
             let actor = agent.map(|agent| agent.token.as_str());
             let subject = Subject { token: subject_token.as_str(), expires_at: ends, actor };
-            let obtained = shell
-                .exchanger
-                .credential(key, plan, subject, &shell.meters.of(route).server, shell.clock.now())
-                .await
-                .map_err(|error| {
+            let obtained =
+                shell.exchanger.credential(key, plan, subject, &meters.server, now).await.map_err(|error| {
                     tracing::debug!(server = %route.server.name(), error = error.label(), "The token exchange failed.");
                     if error.is_caller_fault() {
                         let error = AuthnError::NotExchangeable;
@@ -91,7 +89,7 @@ fn key_of<'a>(
     ExchangeKey {
         issuer: &caller.principal().issuer,
         subject: &caller.principal().subject,
-        client_id: caller.client_id(),
+        client_id: caller.client_id().map(|id| &**id),
         token_digest: token_digest.as_bytes(),
         agent: agent.map(TokenDigest::as_bytes),
         server: route.server.name(),

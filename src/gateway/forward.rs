@@ -1,9 +1,10 @@
 //! How does an admitted request travel to its instance?
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{BufMut as _, Bytes, BytesMut};
 use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HOST, USER_AGENT};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
@@ -14,7 +15,7 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, OrErr, RetryType};
 use pingora_proxy::Session as Client;
 
-use crate::config::{ServerConfig, UpstreamTimeouts};
+use crate::config::UpstreamTimeouts;
 use crate::mcp::{Era, Method as McpMethod};
 
 use super::Shell;
@@ -60,8 +61,7 @@ impl Patience {
     pub(super) fn heard(&self) -> Result<(), RanOut> {
         let now = Instant::now();
         let until = self.until.unwrap_or(now);
-        // The longer of the two is Pingora's own limit: see `read_timeout`.
-        let limits = Limits { until, silence: (self.idle < self.first_byte).then_some(self.idle) };
+        let limits = Limits { until, silence: Some(self.idle) };
         match &self.turn {
             Some(turn) => turn.heard(limits, now),
             None if now >= until => Err(RanOut),
@@ -95,8 +95,14 @@ pub(super) fn peer(shell: &Shell, admitted: &Admitted) -> Result<Box<HttpPeer>, 
     }
     let mut peer = admitted.instance.peer().ok_or(Rejection::NoHealthyInstance)?;
     let server = &admitted.route.server.config;
-    peer.options.read_timeout = Some(read_timeout(server, &admitted.ask));
-    if !server.http2 {
+    if server.http2 {
+        peer.options.read_timeout = Some(read_timeout(&server.timeouts, &admitted.ask));
+    } else {
+        // The watchdog keeps these limits, also while the request is written; timers of Pingora's beside it would be set
+        // and dropped with every request. How long a connection may wait in the pool is left to Pingora, which takes it
+        // out before anybody can be given it.
+        peer.options.read_timeout = None;
+        peer.options.write_timeout = None;
         peer.options.custom_l4 = Some(Arc::clone(&shell.watchdog) as Arc<dyn L4Connect + Send + Sync>);
     }
     Ok(Box::new(peer))
@@ -146,7 +152,7 @@ pub(super) fn write_head(
         }
     }
     if let Some(ip) = record.client_ip {
-        headers.insert(X_FORWARDED_FOR, text_value(&ip.to_string())?);
+        headers.insert(X_FORWARDED_FOR, address_value(ip)?);
     }
     headers.insert(X_FORWARDED_HOST, text_value(&record.host)?);
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(record.scheme));
@@ -166,15 +172,12 @@ pub(super) fn write_head(
     Ok(())
 }
 
-/// Pingora's limit for the wait until the head and for each silence after it, fixed before either begins.
-///
-/// Over HTTP/1.1 it is the longer of the two: when that is `idle`, Pingora keeps it exactly, and else the watchdog does,
-/// as it keeps `first_byte` and `total` in any case. Over HTTP/2 nothing else wakes a request, so the limit is that of
-/// what is waited for most: the answer to a POST, the next event of a stream.
-fn read_timeout(server: &ServerConfig, ask: &Ask) -> Duration {
-    let UpstreamTimeouts { first_byte, idle, total, .. } = server.timeouts;
+/// Pingora's limit for the wait until the head and for each silence after it, fixed before either begins. Over HTTP/2
+/// nothing else wakes a request, so the limit is that of what is waited for most: the answer to a POST, the next event of
+/// a stream.
+fn read_timeout(timeouts: &UpstreamTimeouts, ask: &Ask) -> Duration {
+    let UpstreamTimeouts { first_byte, idle, total, .. } = *timeouts;
     match ask {
-        _ if !server.http2 => first_byte.max(idle),
         Ask::EndSession(_) | Ask::Messages(_) => first_byte.min(total),
         Ask::OpenStream(_) => idle.min(total),
     }
@@ -237,6 +240,21 @@ fn text_value(text: &str) -> pingora::Result<HeaderValue> {
     HeaderValue::from_str(text).or_err(ErrorType::InvalidHTTPHeader, "header value")
 }
 
+/// An address as text. Four numbers are not left to the formatter, which takes a microsecond's third for them.
+fn address_value(ip: IpAddr) -> pingora::Result<HeaderValue> {
+    let IpAddr::V4(ip) = ip else { return text_value(&ip.to_string()) };
+    let mut text = BytesMut::with_capacity(15);
+    for octet in ip.octets() {
+        if !text.is_empty() {
+            text.put_u8(b'.');
+        }
+        let digits = [octet / 100, octet / 10 % 10, octet % 10];
+        let zeros = digits.iter().take(2).take_while(|digit| **digit == 0).count();
+        digits.iter().skip(zeros).for_each(|digit| text.put_u8(b'0' + digit));
+    }
+    HeaderValue::from_maybe_shared(text.freeze()).or_err(ErrorType::InvalidHTTPHeader, "header value")
+}
+
 /// A claim as a header value: strings as they are, numbers and booleans as JSON, arrays of strings joined by commas.
 /// What cannot stand in a header is left out rather than changed.
 fn header_value(claim: &serde_json::Value) -> Option<HeaderValue> {
@@ -265,3 +283,16 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 const LAST_EVENT_ID: &str = "last-event-id";
 
 const OUR_USER_AGENT: &str = concat!("portcullis/", env!("CARGO_PKG_VERSION"));
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_written_as_everybody_writes_it() {
+        for text in ["0.0.0.0", "127.0.0.1", "10.20.100.9", "192.168.255.200", "2001:db8::7"] {
+            assert_eq!(address_value(text.parse().unwrap()).unwrap(), text);
+        }
+    }
+}

@@ -21,15 +21,20 @@ use super::rejection::Rejection;
 pub(super) struct AllowedOrigin(HeaderValue);
 
 /// Refuses hosts and origins that are not ours, before anything else is looked at (DNS rebinding: incident row 6).
+/// `host` is what [`host_of`] says of the head, empty when it names none.
 ///
 /// # Errors
 /// [`Rejection::ForbiddenHost`], [`Rejection::ForbiddenOrigin`], [`Rejection::HeadersTooLarge`].
-pub(super) fn check_head(config: &Config, head: &RequestHeader) -> Result<Option<AllowedOrigin>, Rejection> {
+pub(super) fn check_head(
+    config: &Config,
+    head: &RequestHeader,
+    host: &str,
+) -> Result<Option<AllowedOrigin>, Rejection> {
     let limits = &config.limits;
     if head.headers.len() > limits.header_count || header_bytes(&head.headers) > limits.header_bytes {
         return Err(Rejection::HeadersTooLarge);
     }
-    if !host_of(head).is_some_and(|host| is_allowed_host(config, &host)) {
+    if host.is_empty() || !is_allowed_host(config, host) {
         return Err(Rejection::ForbiddenHost);
     }
     let mut origins = head.headers.get_all(ORIGIN).iter();
@@ -82,7 +87,9 @@ pub(super) fn check_media(head: &RequestHeader) -> Result<(), Rejection> {
         if !is_json || is_encoded {
             return Err(Rejection::UnsupportedMediaType);
         }
-        if !accepts(&head.headers, "application/json") || !accepts(&head.headers, "text/event-stream") {
+        let is_usual = head.headers.get(ACCEPT).is_some_and(|accept| accept == USUAL_ACCEPT);
+        let accepts = |wanted| is_usual || accepts(&head.headers, wanted);
+        if !accepts("application/json") || !accepts("text/event-stream") {
             return Err(Rejection::NotAcceptable);
         }
     }
@@ -230,6 +237,9 @@ const EXPOSED: &str = "Mcp-Session-Id, MCP-Protocol-Version, WWW-Authenticate, X
 
 const REQUEST_HEADERS: &str = "Authorization, Content-Type, Accept, Mcp-Session-Id, MCP-Protocol-Version, \
                                Last-Event-ID, Mcp-Method, Mcp-Name";
+
+/// What the official SDKs send: it covers both, whatever other `Accept` stands beside it.
+const USUAL_ACCEPT: &str = "application/json, text/event-stream";
 
 /// `: ` and the line end.
 const HEADER_FRAMING_BYTES: usize = 4;

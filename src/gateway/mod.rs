@@ -26,6 +26,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::modules::http::HttpModules;
 use pingora::protocols::Digest;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType};
@@ -47,7 +48,7 @@ use self::exchange::Exchanger;
 use self::forward::Patience;
 use self::governance::{DIGESTS_MAX, Digests, Observer};
 use self::meters::Meters;
-use self::pipeline::Admitted;
+use self::pipeline::{Admitted, Who};
 use self::record::{Record, RequestIds};
 use self::rejection::Rejection;
 use self::respond::Answer;
@@ -129,6 +130,9 @@ impl ProxyHttp for Gateway {
     fn new_ctx(&self) -> Self::CTX {
         Exchange { stage: Stage::Received, record: Record::start(&self.shell) }
     }
+
+    /// None: what Pingora would add by itself is a compressor, which is switched off and yet asked at every step.
+    fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
     /// Called for a connection that its [`door::Door`] has left something with, once the head of its request is whole.
     fn on_connection_reuse(
@@ -326,7 +330,7 @@ impl Gateway {
         if exchange.record.shown == Some(Shown::Distrusted) {
             return self.refuse(client, exchange, Rejection::ForbiddenCertificate).await;
         }
-        let origin = match local::check_head(&world.config, client.req_header()) {
+        let origin = match local::check_head(&world.config, client.req_header(), &exchange.record.host) {
             Ok(origin) => origin,
             Err(rejection) => return self.refuse(client, exchange, rejection).await,
         };
@@ -390,9 +394,9 @@ impl Gateway {
         if std::mem::take(&mut forwarded.attempt.renew_credential) {
             forwarded.attempt.renewed = true;
             let shell = &self.shell;
-            let (route, caller, token) = (&admitted.route, &admitted.caller, &admitted.subject_token);
-            let agent = admitted.agent.as_ref();
-            admitted.credential = credentials::obtain(shell, route, caller, token, agent).await?;
+            let who = Who { caller: &admitted.caller, token: &admitted.subject_token, agent: admitted.agent.as_ref() };
+            let (route, now) = (&admitted.route, shell.clock.now());
+            admitted.credential = credentials::obtain(shell, route, &shell.meters.of(route), who, now).await?;
         }
         forward::peer(&self.shell, admitted)
     }

@@ -4,21 +4,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method};
+use pingora::time::timeout;
 use pingora_proxy::Session as Client;
 
 use crate::identity::Caller;
 use crate::identity::agent::{DelegationError, ServerIdentity};
 use crate::identity::bearer::{self, UnverifiedToken};
 use crate::mcp::{self, McpRequest, Message, RequestId, Revision};
-use crate::policy::{Decision, DenialReason, Facts, Permit, Question};
+use crate::policy::{Decision, Denial, DenialReason, Facts, Permit, Question};
 use crate::registry::Route;
 use crate::routing::Instance;
 use crate::session::{self, Binding, Session};
 use crate::snapshot::Snapshot;
-use crate::time::UnixSeconds;
 
 use super::agents::{self, Acting};
 use super::credentials::{self, Obtained};
+use super::meters::RouteMeters;
 use super::record::Record;
 use super::rejection::Rejection;
 use super::{Shell, body, governance, local, tokens};
@@ -49,8 +50,6 @@ pub(super) struct Admitted {
     pub(super) credential: Option<Obtained>,
     /// The session id as the client sent it, when the request belongs to a session.
     pub(super) session_id: Option<HeaderValue>,
-    /// The `now` of every rule.
-    pub(super) arrived_at: UnixSeconds,
 }
 
 /// What a request asks of a server.
@@ -84,10 +83,11 @@ pub(super) async fn admit(
     client: &mut Client,
     record: &mut Record,
 ) -> Result<Admitted, Rejection> {
-    let route = route_of(shell, &world, client, record)?;
-    let (caller, subject_token) = authenticate(shell, &route, client, record).await?;
+    let (route, meters) = route_of(shell, &world, client, record)?;
+    let (caller, subject_token) = authenticate(shell, &route, &meters, client, record).await?;
     let agent = agents::acting(shell, &route, &caller, &subject_token, &client.req_header().headers, record).await?;
     let ask = classify(shell, &world, &route, client, record).await?;
+    record.arrived_at = shell.clock.now();
     let session = open_session(shell, &world, &route, &caller, &ask, client, record)?;
     let server_identity = identify(shell, &route)?;
     let who = Who { caller: &caller, token: &subject_token, agent: agent.as_ref() };
@@ -95,11 +95,10 @@ pub(super) async fn admit(
     governance::check(shell, &world, &route, &ask, record)?;
     let instance = pick(&route, session.as_ref(), record)?;
     promise_record(shell, &world, record).await?;
-    let credential = obtain(shell, &route, who, &permits, record).await?;
+    let credential = obtain(shell, &route, &meters, who, &permits, record).await?;
     let headers = &client.req_header().headers;
     Ok(Admitted {
         session_id: session.as_ref().and_then(|_session| headers.get(SESSION_ID).cloned()),
-        arrived_at: shell.clock.now(),
         world,
         route,
         caller,
@@ -114,13 +113,18 @@ pub(super) async fn admit(
     })
 }
 
-/// What exists: the route with exactly this path.
-fn route_of(shell: &Shell, world: &Snapshot, client: &Client, record: &mut Record) -> Result<Arc<Route>, Rejection> {
+/// What exists: the route with exactly this path, and its counters.
+fn route_of(
+    shell: &Shell,
+    world: &Snapshot,
+    client: &Client,
+    record: &mut Record,
+) -> Result<(Arc<Route>, Arc<RouteMeters>), Rejection> {
     let head = client.req_header();
     let route = world.route(head.uri.path()).ok_or(Rejection::NoRoute)?;
-    record.routed(route, shell);
+    let meters = record.routed(route, shell);
     match head.method {
-        Method::POST | Method::GET | Method::DELETE => Ok(Arc::clone(route)),
+        Method::POST | Method::GET | Method::DELETE => Ok((Arc::clone(route), meters)),
         _ => Err(Rejection::MethodNotAllowed { allow: "GET, POST, DELETE, OPTIONS" }),
     }
 }
@@ -129,12 +133,13 @@ fn route_of(shell: &Shell, world: &Snapshot, client: &Client, record: &mut Recor
 async fn authenticate(
     shell: &Shell,
     route: &Route,
+    meters: &RouteMeters,
     client: &Client,
     record: &mut Record,
 ) -> Result<(Arc<Caller>, UnverifiedToken), Rejection> {
     let token = bearer::unverified_token(&client.req_header().headers)
-        .map_err(|error| tokens::refuse_head(shell, route, error))?;
-    let caller = shell.tokens.verify(shell, route, &token).await?;
+        .map_err(|error| tokens::refuse_head(route, meters, error))?;
+    let caller = shell.tokens.verify(shell, route, meters, &token).await?;
     record.caller = Some(Arc::clone(&caller));
     Ok((caller, token))
 }
@@ -196,7 +201,7 @@ fn open_session(
         (Some(_), Some(_)) => return Err(Rejection::UnknownSession),
     };
     let binding = Binding { principal: caller.principal(), route: &route.config.path };
-    let session = session::open(id, binding, &world.ring, shell.clock.now()).map_err(|error| {
+    let session = session::open(id, binding, &world.ring, record.arrived_at).map_err(|error| {
         tracing::debug!(request = %record.request_id, error = error.label(), "The session id does not open.");
         Rejection::UnknownSession
     })?;
@@ -209,10 +214,10 @@ fn open_session(
 
 /// Everybody a request comes from.
 #[derive(Clone, Copy)]
-struct Who<'a> {
-    caller: &'a Caller,
-    token: &'a UnverifiedToken,
-    agent: Option<&'a Acting>,
+pub(super) struct Who<'a> {
+    pub(super) caller: &'a Caller,
+    pub(super) token: &'a UnverifiedToken,
+    pub(super) agent: Option<&'a Acting>,
 }
 
 /// Is the server what it must be: one that has to prove it gets nothing before it has.
@@ -235,44 +240,46 @@ fn decide(
     record: &mut Record,
 ) -> Result<Permits, Rejection> {
     let Ask::Messages(request) = ask else { return Ok(Permits(Vec::new())) };
-    let (host, certificate) = (record.host.clone(), record.client_certificate().cloned());
     let head = client.req_header();
     let facts = Facts {
-        now: shell.clock.now(),
+        now: record.arrived_at,
         http_method: head.method.as_str(),
-        host: &host,
+        host: &record.host,
         path: head.uri.path(),
         headers: &head.headers,
         client_ip: record.client_ip,
-        client_certificate: certificate.as_deref(),
+        client_certificate: record.client_certificate().map(|certificate| &**certificate),
         agent: agent.map(|agent| &*agent.identity),
         server_identity,
         body_bytes: request.body.len(),
         revision: request.revision,
     };
     let token = token.digest();
-    let permits: Result<Vec<Permit>, Rejection> = request
+    let permits: Result<Vec<Permit>, Denial> = request
         .messages
         .iter()
         .map(|message| {
             let question = Question { caller, server: route.server.name(), message, facts: &facts };
             match shell.decisions.decide(route, &token, agent, &question) {
                 Decision::Permit(permit) => Ok(permit),
-                Decision::Deny(denial) => {
-                    record.denied(&denial);
-                    if denial.reason == DenialReason::DelegationRefused {
-                        return Err(Rejection::DelegationRefused(DelegationError::ResourceNotAllowed));
-                    }
-                    let challenge =
-                        denial.challenge.and_then(|scopes| route.challenges.insufficient_scope(&scopes).ok());
-                    Err(challenge.map_or(Rejection::Denied, |challenge| Rejection::InsufficientScope { challenge }))
-                }
+                Decision::Deny(denial) => Err(denial),
             }
         })
         .collect();
-    let permits = permits?;
-    record.permitted(&permits);
-    Ok(Permits(permits))
+    match permits {
+        Ok(permits) => {
+            record.permitted(&permits);
+            Ok(Permits(permits))
+        }
+        Err(denial) => {
+            record.denied(&denial);
+            if denial.reason == DenialReason::DelegationRefused {
+                return Err(Rejection::DelegationRefused(DelegationError::ResourceNotAllowed));
+            }
+            let challenge = denial.challenge.and_then(|scopes| route.challenges.insufficient_scope(&scopes).ok());
+            Err(challenge.map_or(Rejection::Denied, |challenge| Rejection::InsufficientScope { challenge }))
+        }
+    }
 }
 
 /// Where: the instance of the session, or any that takes new work.
@@ -294,7 +301,7 @@ fn pick(route: &Route, session: Option<&Session>, record: &mut Record) -> Result
 /// The place of the audit record, before anything is done that would have to be recorded.
 async fn promise_record(shell: &Shell, world: &Snapshot, record: &mut Record) -> Result<(), Rejection> {
     let place = shell.audit.reserve(world.config.audit.on_full);
-    let place = tokio::time::timeout(AUDIT_WAIT_MAX, place).await.map_err(|_elapsed| Rejection::AuditUnavailable)?;
+    let place = timeout(AUDIT_WAIT_MAX, place).await.map_err(|_elapsed| Rejection::AuditUnavailable)?;
     record.place = Some(place.map_err(|_unavailable| Rejection::AuditUnavailable)?);
     Ok(())
 }
@@ -304,11 +311,12 @@ async fn promise_record(shell: &Shell, world: &Snapshot, record: &mut Record) ->
 async fn obtain(
     shell: &Shell,
     route: &Route,
-    Who { caller, token, agent }: Who<'_>,
+    meters: &RouteMeters,
+    who: Who<'_>,
     _permits: &Permits,
     record: &mut Record,
 ) -> Result<Option<Obtained>, Rejection> {
-    let obtained = credentials::obtain(shell, route, caller, token, agent).await?;
+    let obtained = credentials::obtain(shell, route, meters, who, record.arrived_at).await?;
     if let Some(obtained) = &obtained {
         record.credential(&obtained.credential);
     }

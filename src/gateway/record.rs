@@ -21,6 +21,7 @@ use crate::session::Ring;
 use crate::snapshot::Snapshot;
 use crate::telemetry::audit::AuditPlace;
 use crate::telemetry::metrics::MethodLabel;
+use crate::time::UnixSeconds;
 
 use super::Shell;
 use super::local::{self, AllowedOrigin};
@@ -30,7 +31,7 @@ use super::rejection::Rejection;
 /// The facts of one request, noted as they become known. From them its audit record and its metrics are made, once.
 pub(super) struct Record {
     /// Names the request in answers, logs and the audit record.
-    pub(super) request_id: Box<str>,
+    pub(super) request_id: Arc<str>,
     number: u64,
     /// The first request's id, for the answer to a refusal.
     pub(super) id: Option<RequestId>,
@@ -49,11 +50,13 @@ pub(super) struct Record {
     pub(super) client_ip: Option<IpAddr>,
     /// What the connection has shown of its client, on a listener that asks for a certificate.
     pub(super) shown: Option<Shown>,
+    /// When it had come whole: the `now` of everything that is asked about it. 1970 before that.
+    pub(super) arrived_at: UnixSeconds,
     /// Bytes of the request body.
     pub(super) bytes_in: usize,
     started: Instant,
     generation: u64,
-    trace_id: Option<Box<str>>,
+    trace_id: Option<Arc<str>>,
     http_method: HttpMethod,
     mcp: Option<audit::Mcp>,
     /// The method of the only message.
@@ -106,6 +109,7 @@ impl Record {
             scheme: "http",
             client_ip: None,
             shown: None,
+            arrived_at: UnixSeconds::default(),
             bytes_in: 0,
             started: Instant::now(),
             generation: 0,
@@ -160,10 +164,12 @@ impl Record {
         }
     }
 
-    /// Notes the route.
-    pub(super) fn routed(&mut self, route: &Arc<Route>, shell: &Shell) {
-        self.meters = Some(shell.meters.of(route));
+    /// Notes the route, and gives its counters.
+    pub(super) fn routed(&mut self, route: &Arc<Route>, shell: &Shell) -> Arc<RouteMeters> {
+        let meters = shell.meters.of(route);
+        self.meters = Some(Arc::clone(&meters));
         self.route = Some(Arc::clone(route));
+        meters
     }
 
     /// Notes that the answer was the gateway's own: metadata or a preflight.
@@ -282,7 +288,7 @@ impl Record {
 
     fn event(&self, event: EventKind) -> Event {
         Event {
-            request_id: self.request_id.clone(),
+            request_id: Arc::clone(&self.request_id),
             trace_id: self.trace_id.clone(),
             event,
             client_ip: self.client_ip,
@@ -380,7 +386,7 @@ impl RequestIds {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
 
-    fn request_id(&self, number: u64) -> Box<str> {
+    fn request_id(&self, number: u64) -> Arc<str> {
         let mut id = String::with_capacity(25);
         push_hex(self.process >> 32, 8, &mut id);
         id.push('-');
@@ -389,7 +395,7 @@ impl RequestIds {
     }
 
     /// A trace id of our own (W3C Trace Context §3.2.2.3), for a request that brings none.
-    fn trace_id(&self, number: u64) -> Box<str> {
+    fn trace_id(&self, number: u64) -> Arc<str> {
         let mut id = String::with_capacity(32);
         push_hex(self.process, 16, &mut id);
         push_hex(number, 16, &mut id);
@@ -426,7 +432,7 @@ fn describe(message: &Message, ring: &Ring) -> audit::Message {
 }
 
 /// The trace id of a `traceparent` (W3C Trace Context §3.2.2): 32 lower-case hex digits, not all zero.
-fn trace_id(traceparent: &str) -> Option<Box<str>> {
+fn trace_id(traceparent: &str) -> Option<Arc<str>> {
     let id = traceparent.split('-').nth(1)?;
     let is_hex = id.len() == 32 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     (is_hex && id.bytes().any(|byte| byte != b'0')).then(|| id.into())

@@ -375,7 +375,7 @@ fn with_filter<T>(
 ) -> T {
     let route = &admitted.route;
     let facts = Facts {
-        now: admitted.arrived_at,
+        now: record.arrived_at,
         http_method: "POST",
         host: &record.host,
         path: &route.config.path,
@@ -387,7 +387,7 @@ fn with_filter<T>(
         body_bytes: record.bytes_in,
         revision: admitted.ask.revision(),
     };
-    let mut inspection = Inspection::new(shell, &admitted.world, &route.server, admitted.arrived_at);
+    let mut inspection = Inspection::new(shell, &admitted.world, &route.server, record.arrived_at);
     let mut keep = |item: ListItem<'_>, definition: &str| {
         let is_approved = inspection.shows(&item, definition);
         let item = match item {

@@ -12,6 +12,7 @@ use crate::telemetry::metrics::CacheMetrics;
 use crate::time::UnixSeconds;
 
 use super::Shell;
+use super::meters::RouteMeters;
 use super::rejection::Rejection;
 
 /// Verified tokens, by digest: a signature is paid once per token and route. Bounded; holds no token.
@@ -43,6 +44,7 @@ impl Tokens {
         &self,
         shell: &Shell,
         route: &Route,
+        meters: &RouteMeters,
         token: &UnverifiedToken,
     ) -> Result<Arc<Caller>, Rejection> {
         let now = shell.clock.now();
@@ -51,7 +53,7 @@ impl Tokens {
             && verified.is_still_believed(now)
         {
             self.look_ups.hit();
-            shell.meters.of(route).issuer(Some(&verified.issuer.config.name)).authenticated("ok");
+            meters.issuer(Some(&verified.issuer.config.name)).authenticated("ok");
             return Ok(Arc::clone(&verified.caller));
         }
         self.look_ups.missed();
@@ -59,7 +61,7 @@ impl Tokens {
         let issuer =
             verified.as_ref().map_or_else(|(issuer, _error)| issuer.as_ref(), |verified| Some(&verified.issuer));
         let result = verified.as_ref().map_or_else(|(_issuer, error)| error.label(), |_verified| "ok");
-        shell.meters.of(route).issuer(issuer.map(|issuer| &*issuer.config.name)).authenticated(result);
+        meters.issuer(issuer.map(|issuer| &*issuer.config.name)).authenticated(result);
         let verified = verified.map_err(|(_issuer, error)| Rejection::InvalidToken {
             challenge: route.challenges.invalid_token(error),
             error,
@@ -113,8 +115,8 @@ async fn first_seen(
 }
 
 /// The refusal of a head without a usable token.
-pub(super) fn refuse_head(shell: &Shell, route: &Route, error: BearerError) -> Rejection {
-    shell.meters.of(route).issuer(None).authenticated(error.label());
+pub(super) fn refuse_head(route: &Route, meters: &RouteMeters, error: BearerError) -> Rejection {
+    meters.issuer(None).authenticated(error.label());
     let challenge = route.challenges.unusable_head(error);
     match error {
         BearerError::Missing => Rejection::MissingToken { challenge },

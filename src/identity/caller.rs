@@ -71,8 +71,8 @@ impl Scopes {
 pub struct Caller {
     pub(super) principal: Principal,
     pub(super) issuer_name: Arc<str>,
-    pub(super) client_id: Option<Box<str>>,
-    pub(super) token_id: Option<Box<str>>,
+    pub(super) client_id: Option<Arc<str>>,
+    pub(super) token_id: Option<Arc<str>>,
     pub(super) scopes: Scopes,
     pub(super) claims: Map<String, Value>,
     pub(super) expires_at: UnixSeconds,
@@ -95,14 +95,14 @@ impl Caller {
 
     /// `client_id`, or `azp` where the issuer uses that.
     #[must_use]
-    pub fn client_id(&self) -> Option<&str> {
-        self.client_id.as_deref()
+    pub fn client_id(&self) -> Option<&Arc<str>> {
+        self.client_id.as_ref()
     }
 
     /// `jti`.
     #[must_use]
-    pub fn token_id(&self) -> Option<&str> {
-        self.token_id.as_deref()
+    pub fn token_id(&self) -> Option<&Arc<str>> {
+        self.token_id.as_ref()
     }
 
     /// The union of the issuer's scope claims.

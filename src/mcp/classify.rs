@@ -14,6 +14,7 @@
 //!   asks for a revision that cannot be spoken that way: `unsupported_protocol_version`.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -381,7 +382,7 @@ fn target(method: Method, params: &Params<'_>) -> Result<Target, ParamFault> {
     }
 }
 
-fn name(raw: Option<Raw<'_>>, bytes_max: usize) -> Option<Box<str>> {
+fn name(raw: Option<Raw<'_>>, bytes_max: usize) -> Option<Arc<str>> {
     let name = raw?.as_str()?;
     is_name(&name, bytes_max).then(|| name.into())
 }

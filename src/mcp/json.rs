@@ -113,7 +113,9 @@ impl<'a> Reader<'a> {
     /// [`JsonError::NotUtf8`].
     pub fn new(bytes: &'a [u8], depth_max: usize) -> Result<Self, JsonError> {
         let text = std::str::from_utf8(bytes).map_err(|_| JsonError::NotUtf8)?;
-        Ok(Self { text, at: 0, depth_max, open: Vec::new(), keys: Vec::new() })
+        // Room for what most messages have, so that nothing grows on the way.
+        let (open, keys) = (Vec::with_capacity(OPEN_USUAL), Vec::with_capacity(KEYS_USUAL));
+        Ok(Self { text, at: 0, depth_max, open, keys })
     }
 
     /// What the next value is, without reading it.
@@ -145,8 +147,9 @@ impl<'a> Reader<'a> {
         }
         let start = self.at;
         self.begin()?;
-        while let Some(key) = self.next_key()? {
-            member(self, unescape(key))?;
+        while let Some((key, escapes)) = self.next_key()? {
+            let key = if escapes { unescape(key) } else { Cow::Borrowed(within_quotes(key)) };
+            member(self, key)?;
         }
         self.raw(Kind::Object, start)
     }
@@ -223,8 +226,9 @@ impl<'a> Reader<'a> {
         Ok(kind)
     }
 
-    /// Reads the next key of the innermost object and its colon, or the object's end. The key keeps its quotes.
-    fn next_key(&mut self) -> Result<Option<&'a str>, JsonError> {
+    /// Reads the next key of the innermost object and its colon, or the object's end. The key keeps its quotes; beside it
+    /// stands whether it has escapes.
+    fn next_key(&mut self) -> Result<Option<(&'a str, bool)>, JsonError> {
         if !self.next_member(b'}')? {
             return Ok(None);
         }
@@ -240,7 +244,7 @@ impl<'a> Reader<'a> {
             return Err(JsonError::Unexpected);
         }
         self.at += 1;
-        Ok(Some(key))
+        Ok(Some((key, escapes)))
     }
 
     /// Moves to the next element of the innermost array, or reads the array's end.
@@ -410,13 +414,17 @@ impl<'a> Reader<'a> {
 /// The string that a checked JSON string (quotes included) stands for; borrowed when it has no escapes.
 #[must_use]
 pub fn unescape(quoted: &str) -> Cow<'_, str> {
-    let inner = quoted.get(1..quoted.len().saturating_sub(1)).unwrap_or_default();
+    let inner = within_quotes(quoted);
     if inner.as_bytes().contains(&b'\\') {
         // The text was checked, so this cannot fail; were it to, an empty string names nothing and matches no rule.
         Cow::Owned(serde_json::from_str(quoted).unwrap_or_default())
     } else {
         Cow::Borrowed(inner)
     }
+}
+
+fn within_quotes(quoted: &str) -> &str {
+    quoted.get(1..quoted.len().saturating_sub(1)).unwrap_or_default()
 }
 
 /// Whether a value is, as text, one JSON value that can be read in only one way.
@@ -460,6 +468,26 @@ fn all_differ(keys: &mut [&str], escapes: bool) -> bool {
 
 /// How many bytes from the front need no attention inside a string: not `"`, not `\`, not a control character.
 fn plain_run(bytes: &[u8]) -> usize {
+    // Most strings end within a few words; the blocks are for those that do not.
+    let Some((begin, rest)) = bytes.split_at_checked(LONG_FROM) else { return plain_words(bytes) };
+    let run = plain_words(begin);
+    if run < LONG_FROM {
+        return run;
+    }
+    let blocks = plain_blocks(rest);
+    run + blocks + plain_words(rest.get(blocks..).unwrap_or_default())
+}
+
+/// As [`plain_run`], in whole blocks: no early end within one, so that the compiler looks at many bytes at once.
+fn plain_blocks(bytes: &[u8]) -> usize {
+    let special = |byte: u8| (byte < 0x20) | (byte == b'"') | (byte == b'\\');
+    let (blocks, _) = bytes.as_chunks::<BLOCK>();
+    let plain = blocks.iter().take_while(|block| !block.iter().fold(false, |found, byte| found | special(*byte)));
+    plain.count() * BLOCK
+}
+
+/// As [`plain_run`], in words.
+fn plain_words(bytes: &[u8]) -> usize {
     let (words, rest) = bytes.as_chunks::<8>();
     let mut run = 0;
     for word in words {
@@ -482,6 +510,15 @@ fn plain_run(bytes: &[u8]) -> usize {
 fn zero_bytes(word: u64) -> u64 {
     word.wrapping_sub(EVERY_BYTE) & !word
 }
+
+const OPEN_USUAL: usize = 8;
+
+const KEYS_USUAL: usize = 16;
+
+/// A string longer than this is read in blocks.
+const LONG_FROM: usize = 32;
+
+const BLOCK: usize = 64;
 
 const EVERY_BYTE: u64 = 0x0101_0101_0101_0101;
 

@@ -32,7 +32,7 @@ pub use error::RequestError;
 pub use item::ItemKind;
 pub use list_stream::{ListStream, StreamError};
 pub use listing::{Asked, Filtered, Keep, ListError, ListItem, filter_answer, tool_param_headers};
-pub use message::{JsonText, McpRequest, Message, MessageKind, RequestId, Target};
+pub use message::{JsonText, McpRequest, Message, MessageKind, Part, RequestId, Target};
 pub use method::Method;
 pub use param_headers::{ParamHeaderError, ParamHeaders, check_param_headers};
 pub use revision::{Era, Revision};

@@ -11,6 +11,7 @@
 
 mod evaluate;
 mod lower;
+mod pattern;
 mod stdlib;
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use ring::aead::{Aad, NONCE_LEN, Nonce};
+use ring::aead::{Aad, LessSafeKey, NONCE_LEN, Nonce};
 
 use crate::identity::Principal;
 use crate::time::UnixSeconds;
@@ -122,22 +122,19 @@ pub fn open(id: &[u8], binding: Binding<'_>, ring: &Ring, now: UnixSeconds) -> R
         return Err(SessionError::Malformed);
     }
     let encoded = id.strip_prefix(PREFIX.as_bytes()).ok_or(SessionError::Malformed)?;
-    let bytes = URL_SAFE_NO_PAD.decode(encoded).map_err(|_not_base64url| SessionError::Malformed)?;
-    let (nonce, sealed) = bytes.split_first_chunk::<NONCE_LEN>().ok_or(SessionError::Malformed)?;
+    let mut bytes = URL_SAFE_NO_PAD.decode(encoded).map_err(|_not_base64url| SessionError::Malformed)?;
+    let (nonce, sealed) = bytes.split_first_chunk_mut::<NONCE_LEN>().ok_or(SessionError::Malformed)?;
 
     let associated_data = associated_data(binding);
-    let plain = ring
-        .opening_keys()
-        .iter()
-        .find_map(|key| {
-            let mut in_out = sealed.to_vec();
-            let nonce = Nonce::assume_unique_for_key(*nonce);
-            let plain_len = key.open_in_place(nonce, Aad::from(&associated_data), &mut in_out).ok()?.len();
-            in_out.truncate(plain_len);
-            Some(in_out)
-        })
-        .ok_or(SessionError::Forged)?;
-    let session = read(&plain).ok_or(SessionError::Malformed)?;
+    let try_key = |key: &LessSafeKey, in_out: &mut [u8]| {
+        let nonce = Nonce::assume_unique_for_key(*nonce);
+        let plain = key.open_in_place(nonce, Aad::from(&associated_data), in_out).ok()?;
+        Some(read(plain).ok_or(SessionError::Malformed))
+    };
+    // A failed attempt spoils the bytes, so all but the last have a copy.
+    let (last, others) = ring.opening_keys().split_last().ok_or(SessionError::Forged)?;
+    let session = others.iter().find_map(|key| try_key(key, &mut sealed.to_vec()));
+    let session = session.or_else(|| try_key(last, sealed)).ok_or(SessionError::Forged)??;
     if now >= session.expires_at {
         return Err(SessionError::Expired);
     }

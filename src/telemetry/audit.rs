@@ -3,7 +3,7 @@
 //!
 //! A request takes a place in the queue before anything of it goes upstream ([`AuditSink::reserve`]), and its record
 //! fills that place. A full queue makes new requests wait or be refused; it never makes a record vanish. The writer
-//! turns events into lines (off the request path), numbers them, and appends them in batches of one `write` each. When
+//! numbers the records and appends them in batches of one `write` each. When
 //! a write fails it keeps the batch and tries again, so the queue fills and requests feel it.
 //!
 //! A line is in the kernel's hands, and so survives the end of this process, at most [`LINGER`] after it was recorded,
@@ -181,12 +181,13 @@ impl fmt::Debug for AuditSink {
 }
 
 impl AuditPlace {
-    /// Records `event` as of this moment, its strings cut to their bound. Never waits.
-    pub fn record(self, mut event: Event) {
-        event.cut_strings();
+    /// Records `event` as of this moment. Never waits.
+    pub fn record(self, event: Event) {
+        let mut rest = Vec::with_capacity(RECORD_BYTES_USUAL);
+        event.write_rest(&mut rest);
         let time_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         let time_ms = u64::try_from(time_ms).unwrap_or(u64::MAX);
-        self.permit.send(Queued { time_ms, event: Box::new(event) });
+        self.permit.send(Queued { time_ms, rest });
     }
 }
 
@@ -207,9 +208,12 @@ impl AuditUnavailable {
     }
 }
 
+/// A record that waits for its number.
 struct Queued {
     time_ms: u64,
-    event: Box<Event>,
+    /// All of the line but its beginning. Written where the event was: its parts are freed by the thread that made them,
+    /// and a long string takes no more memory here than in the log.
+    rest: Vec<u8>,
 }
 
 /// What the two sides tell each other past the queue.
@@ -257,9 +261,10 @@ impl Writer {
             }
             self.control.in_hand.store(taken, Ordering::Release);
             let mut lines = 0;
-            for Queued { time_ms, event } in records.drain(..) {
+            for Queued { time_ms, rest } in records.drain(..) {
                 self.seq += 1;
-                event.write_line(Stamp { time_ms, seq: self.seq, gateway: &self.gateway }, &mut batch);
+                Stamp { time_ms, seq: self.seq, gateway: &self.gateway }.write_beginning(&mut batch);
+                batch.extend_from_slice(&rest);
                 lines += 1;
                 if batch.len() >= BATCH_BYTES {
                     self.write(&mut batch, &mut lines).await;
@@ -432,6 +437,9 @@ fn line_start(batch: &[u8], written: usize) -> usize {
 
 /// How long the writer lets records gather after a batch.
 pub const LINGER: Duration = Duration::from_millis(5);
+
+/// Room for a record of the usual size.
+const RECORD_BYTES_USUAL: usize = 1024;
 
 /// Records taken from the queue at once.
 const BATCH_RECORDS: usize = 1024;

@@ -179,52 +179,14 @@ fn a_long_string_is_cut_at_a_character() {
         (format!("x{}", "🦀".repeat(STRING_BYTES_MAX)), KEPT - 3, true),
     ];
     for (text, kept, marked) in rows {
-        let mut event = Event { request_id: text.as_str().into(), ..Event::default() };
+        let event = Event { request_id: text.as_str().into(), ..Event::default() };
         let parsed = parse(&event);
         let written = parsed["request_id"].as_str().unwrap();
         assert_eq!(written.ends_with(CUT_MARK), marked);
         let body = written.strip_suffix(CUT_MARK).unwrap_or(written);
         assert_eq!(body.len(), kept);
         assert!(text.starts_with(body));
-        // Cut before it waits or when it is written: the line is the same.
-        event.cut_strings();
-        assert_eq!(&*event.request_id, written);
-        assert_eq!(parse(&event), parsed);
     }
-}
-
-#[test]
-fn an_event_that_waits_is_no_larger_than_its_record() {
-    let long = "é".repeat(1 << 20);
-    let id = RequestId::from_json(&format!("\"{long}\""));
-    let message = Message {
-        method: Some(long.clone().into()),
-        name: Some(long.as_str().into()),
-        id: Some(id.clone()),
-        ..Message::default()
-    };
-    let mut event = Event {
-        request_id: long.as_str().into(),
-        trace_id: Some(long.as_str().into()),
-        principal: Some(Principal {
-            client_id: Some(long.as_str().into()),
-            token_id: Some(long.as_str().into()),
-            ..full().principal.unwrap()
-        }),
-        agent: full().agent,
-        mcp: Some(Mcp {
-            method: Some(long.clone().into()),
-            name: Some(long.as_str().into()),
-            id: Some(id),
-            batch: vec![message],
-            ..Mcp::default()
-        }),
-        ..full()
-    };
-    event.cut_strings();
-    // Debug shows everything an event holds.
-    assert!(format!("{event:?}").len() < 16 * STRING_BYTES_MAX);
-    assert!(parse(&event)["mcp"]["id"].as_str().unwrap().ends_with(CUT_MARK));
 }
 
 #[test]
@@ -290,13 +252,23 @@ fn digests_depend_on_key_purpose_and_bytes() {
 fn times_past_the_calendar_do_not_break_the_line() {
     for time_ms in [0, 1, u64::from(u32::MAX), i64::MAX as u64, u64::MAX] {
         let mut out = Vec::new();
-        Event::default().write_line(Stamp { time_ms, ..STAMP }, &mut out);
+        Stamp { time_ms, ..STAMP }.write_beginning(&mut out);
+        Event::default().write_rest(&mut out);
         let parsed: Value = serde_json::from_slice(&out).unwrap();
         assert!(parsed["time"].as_str().unwrap().ends_with('Z'), "{time_ms}");
     }
 }
 
 proptest! {
+    #[test]
+    fn a_time_is_that_of_the_calendar(time_ms in 0..253_402_300_800_000_u64) {
+        let mut out = Vec::new();
+        Stamp { time_ms, ..STAMP }.write_beginning(&mut out);
+        let time = chrono::DateTime::from_timestamp_millis(time_ms as i64).unwrap();
+        let time = time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
+        prop_assert!(out.starts_with(format!("{{\"time\":\"{time}\",").as_bytes()), "{time}");
+    }
+
     /// Any text comes back from the line as it went in, unless it was cut, and takes one line.
     #[test]
     fn any_text_parses_back(text in any::<String>()) {
@@ -317,7 +289,8 @@ fn key() -> ring::hmac::Key {
 
 fn line(event: &Event) -> String {
     let mut out = Vec::new();
-    event.write_line(STAMP, &mut out);
+    STAMP.write_beginning(&mut out);
+    event.write_rest(&mut out);
     String::from_utf8(out).unwrap()
 }
 

@@ -516,8 +516,7 @@ impl Inner {
         }
     }
 
-    async fn write(&self, mut event: Event) {
-        event.cut_strings();
+    async fn write(&self, event: Event) {
         if let Ok(place) = self.audit.reserve(OnFull::Wait).await {
             place.record(event);
         }

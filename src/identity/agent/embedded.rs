@@ -204,7 +204,7 @@ fn entra(caller: &Caller) -> Result<Option<AgentIdentity>, AgentError> {
         return Ok(None);
     }
     let appid = jwt::optional_string(claims, "appid")?;
-    let agent = caller.client_id().or(appid).ok_or(AgentError::Token(AuthnError::MissingClaim))?;
+    let agent = caller.client_id().map(|id| &**id).or(appid).ok_or(AgentError::Token(AuthnError::MissingClaim))?;
     let principal = caller.principal();
     // `app`: the token is the agent's own. Else it acts for the person the token names.
     let acts_for_itself = has("xms_sub_fct")? || jwt::optional_string(claims, "idtyp")? == Some("app");

@@ -11,7 +11,7 @@ use super::lower::{Arithmetic, Collect, Comprehension, Fold, Node, Search, Varia
 use super::stdlib;
 use super::value::{Absurd, HeaderValues, Headers, Mapping, Sequence, Text, Value, same_key, whole};
 use crate::identity::Caller;
-use crate::mcp::{JsonText, Message, Method};
+use crate::mcp::{JsonText, Message, Method, Part};
 use crate::policy::Facts;
 
 /// What an expression may read.
@@ -106,11 +106,11 @@ impl<'a> Evaluation<'a> {
                 self.charge(left.bytes().min(right.bytes()) / BYTES_A_STEP)?;
                 Ok(stdlib::ordered(*comparison, left.compare(&right).ok_or(Stop::Error)?))
             }
-            Node::Matches(of, regex) => {
+            Node::Matches(of, pattern) => {
                 let of = self.value(of)?;
                 let text = text(&of)?;
                 self.charge(text.len() / REGEX_BYTES_A_STEP)?;
-                Ok(regex.is_match(text))
+                Ok(pattern.is_match(text))
             }
             Node::MatchesDynamic(pair) => self.matches(pair),
             Node::Search(search, pair) => {
@@ -123,10 +123,7 @@ impl<'a> Evaluation<'a> {
                     Search::StartsWith => of.starts_with(with),
                 })
             }
-            Node::Has(of, field) => {
-                let of = self.value(of)?;
-                Ok(self.lookup(&of, &Value::text(field))?.is_some())
-            }
+            Node::Has(of, field) => Ok(self.member(of, field)?.is_some()),
             Node::In(pair) => {
                 let [needle, haystack] = self.pair(pair)?;
                 self.contains(&haystack, &needle)
@@ -205,10 +202,7 @@ impl<'a> Evaluation<'a> {
                 let Value::Double(double) = of else { return Err(Stop::Error) };
                 Ok(Value::Double(-double))
             }
-            Node::Select(of, field) => {
-                let of = self.value(of)?;
-                self.lookup(&of, &Value::text(field))?.ok_or(Stop::Error)
-            }
+            Node::Select(of, field) => self.member(of, field)?.ok_or(Stop::Error),
             Node::Size(of) => {
                 let of = self.value(of)?;
                 self.size(&of)
@@ -356,6 +350,36 @@ impl<'a> Evaluation<'a> {
             (Value::Headers(_), None) => Err(Stop::Unknown),
             (value, _) => Ok(value.mapping()),
         }
+    }
+
+    /// The value under a name of a map. What the client sent is not parsed whole for one member of it.
+    fn member(&mut self, of: &'a Node, field: &'a str) -> Result<Option<Value<'a>>, Stop> {
+        let sent = if let Node::Variable(variable) = of { self.sent(*variable)? } else { None };
+        let Some(json) = sent else {
+            let of = self.value(of)?;
+            return self.lookup(&of, &Value::text(field));
+        };
+        self.charge(1)?;
+        Ok(json.and_then(|json| json.member(field)).map(|part| match part {
+            Part::Parsed(value) => Value::json(value),
+            Part::Scalar(value) => Value::scalar(&value),
+            Part::Text(text) => Value::text(text),
+        }))
+    }
+
+    /// The JSON that the client sent under this variable, if it is one of those that stand for such; `Some(None)` when it
+    /// sent none.
+    fn sent(&self, variable: Variable) -> Result<Option<Option<&'a JsonText>>, Stop> {
+        let sent: fn(&'a Message) -> Option<&'a JsonText> = if variable == Variable::Args {
+            |message| message.arguments.as_ref()
+        } else if variable == Variable::Meta {
+            |message| message.meta.as_ref()
+        } else if variable == Variable::Params {
+            |message| message.params.as_ref()
+        } else {
+            return Ok(None);
+        };
+        self.inputs.message.map(|message| Some(sent(message))).ok_or(Stop::Unknown)
     }
 
     /// The value under a key of a map; `None` when the key is not there.

@@ -6,8 +6,9 @@ use std::sync::{Arc, LazyLock};
 use cel_interpreter::common::ast::operators;
 use cel_interpreter::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr, LiteralValue, SelectExpr, SourceInfo};
 use cel_interpreter::{Env, ParseError};
-use regex::{Regex, RegexBuilder};
+use regex::RegexBuilder;
 
+use super::pattern::Pattern;
 use super::stdlib::{self, Function};
 use super::value::{Text, Value};
 use super::{Condition, Refused};
@@ -34,7 +35,7 @@ pub(super) enum Node {
     Local(usize),
     Map(Box<[(Node, Node)]>),
     /// `matches` with a pattern that was compiled at load.
-    Matches(Box<Node>, Regex),
+    Matches(Box<Node>, Pattern),
     /// `matches` with a pattern that depends on the request.
     MatchesDynamic(Box<[Node; 2]>),
     Negate(Box<Node>),
@@ -451,7 +452,7 @@ impl<'s> Lowering<'s> {
             let what = message.lines().last().unwrap_or_default().trim().trim_start_matches("error: ").to_owned();
             problem(pattern, format!("not a regular expression: {what}"))
         })?;
-        Ok(Node::Matches(Box::new(of), regex))
+        Ok(Node::Matches(Box::new(of), Pattern::of(regex)))
     }
 
     fn fold(

@@ -93,7 +93,16 @@ impl<'a> Value<'a> {
     /// Integers that fit are `int`, larger ones `uint`, everything else `double`: numbers of all three compare.
     pub(super) fn json(json: &'a Json) -> Self {
         match json {
-            Json::Null => Self::Null,
+            Json::Null | Json::Bool(_) | Json::Number(_) => Self::scalar(json),
+            Json::String(text) => Self::text(text),
+            Json::Array(items) => Self::Array(items),
+            Json::Object(members) => Self::Object(members),
+        }
+    }
+
+    /// As [`Value::json`], of a number, a truth value or null.
+    pub(super) fn scalar(json: &Json) -> Self {
+        match json {
             Json::Bool(truth) => Self::Bool(*truth),
             Json::Number(number) => {
                 if let Some(int) = number.as_i64() {
@@ -104,9 +113,7 @@ impl<'a> Value<'a> {
                     Self::Double(number.as_f64().unwrap_or(f64::NAN))
                 }
             }
-            Json::String(text) => Self::text(text),
-            Json::Array(items) => Self::Array(items),
-            Json::Object(members) => Self::Object(members),
+            Json::Array(_) | Json::Null | Json::Object(_) | Json::String(_) => Self::Null,
         }
     }
 
