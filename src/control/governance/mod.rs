@@ -599,3 +599,13 @@ const RETRY_MIN: Duration = Duration::from_secs(1);
 
 /// Looks at lists that are kept while the store is away.
 const UNWRITTEN_MAX: usize = 1000;
+
+#[cfg(test)]
+#[expect(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a failed test may panic"
+)]
+mod tests;

@@ -17,8 +17,11 @@ mod http2;
 mod idp;
 mod mcp_server;
 mod pieces;
+#[path = "../../../src/store/tests/postgres.rs"]
+pub mod postgres;
 mod raw_server;
 mod real;
+pub mod registry;
 mod sts;
 mod tls;
 mod world;
