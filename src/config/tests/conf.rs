@@ -66,6 +66,7 @@ fn machine() -> Fake {
     let (certificate, private_key) = certificate_and_key();
     let machine = Fake::new()
         .file("/run/credentials/session.key", 0o400, KEY)
+        .file("/run/credentials/sts.secret", 0o400, "s3cr3t-of-the-test")
         .file("/etc/portcullis/previous-session.key", 0o600, second_key)
         .env("SAAS_API_TOKEN", "t0ken-of-the-test");
     let files = [
@@ -76,7 +77,6 @@ fn machine() -> Fake {
         ("saas/client.pem", &*certificate),
         ("saas/client.key", &*private_key),
         ("robots.jwks.json", "s3cr3t-of-the-test"),
-        ("sts.secret", "s3cr3t-of-the-test"),
     ];
     let add = |machine: Fake, (name, text): (&str, &str)| machine.file(&format!("/etc/portcullis/{name}"), 0o600, text);
     files.into_iter().fold(machine, add)
