@@ -133,8 +133,8 @@ fn memory(stage: &Stage, proxy: Proxy) -> Memory {
     let idle = running.rss();
     let session = stage.open_sessions(&running, SESSIONS);
     let sessions = running.rss();
-    // Each stream takes two descriptors of the proxy.
-    let streams = STREAMS_MAX.min((descriptors() - 500) / 2);
+    // Each stream takes two descriptors of the proxy, and three of ours: the watchdog has one of its own.
+    let streams = STREAMS_MAX.min((descriptors() - 500) / 3);
     let mut client = stage.client("streams", &running);
     client.arg(streams.to_string()).arg(stage.token(Signature::Rs256)).arg(session);
     let mut client = client.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();

@@ -23,7 +23,7 @@ pub fn run(input: &[u8]) {
     let Options { era, earlier, hidden } = Options::read(options);
     let asked = if earlier { Asked::Earlier } else { Asked::These(&REQUESTS) };
     let mut names_asked = Vec::new();
-    let mut keep = |item: ListItem<'_>| {
+    let mut keep = |item: ListItem<'_>, _definition: &str| {
         names_asked.push(name_of(item).to_owned());
         !is_hidden(name_of(item), &hidden)
     };
@@ -44,7 +44,7 @@ pub fn run(input: &[u8]) {
             shows_nothing_hidden(after, &hidden);
         }
     }
-    let again = filter_answer(asked, era, output, &mut |item| !is_hidden(name_of(item), &hidden));
+    let again = filter_answer(asked, era, output, &mut |item, _definition| !is_hidden(name_of(item), &hidden));
     assert_eq!(again, Ok(Filtered::Unchanged), "a filtered list is filtered");
     if earlier && era == Era::Legacy {
         let tools: Vec<_> = tool_param_headers(answer).into_iter().map(|(name, _)| name.into_string()).collect();

@@ -182,7 +182,7 @@ fn lists_are_filtered(options: &[u8], stream: &[u8], chunks: &[Bytes]) {
             true => ListStream::replaying(usize::MAX),
             false => ListStream::answering(REQUESTS.to_vec(), era, usize::MAX),
         };
-        let mut keep = |item: portcullis::mcp::ListItem<'_>| !is_hidden(name_of(item), &hidden);
+        let mut keep = |item: portcullis::mcp::ListItem<'_>, _definition: &str| !is_hidden(name_of(item), &hidden);
         let mut out = Vec::new();
         let outcome = chunks.iter().try_for_each(|chunk| stream.push(chunk.clone(), &mut keep, &mut out));
         let outcome = outcome.and_then(|()| stream.finish(&mut keep, &mut out));
