@@ -2,6 +2,7 @@ use std::path::Path;
 
 use super::*;
 use crate::config;
+use crate::control::warmup::Means;
 use crate::mcp::ItemKind;
 use crate::net::Outbound;
 use crate::registry::definition::Definition;
@@ -300,7 +301,8 @@ fn start(directory: &Path, required: usize) -> (Governance, Arc<Live>, mpsc::Sen
     let world = super::super::world::build(config.clone(), None, &outbound, &metrics).unwrap();
     let live = Arc::new(Live::new(world));
     let store = config.store.clone().unwrap();
-    let builder = Arc::new(Builder::new(config, Arc::clone(&live), outbound, Arc::clone(&metrics)));
+    let means = Means { outbound, metrics: Arc::clone(&metrics), clock: Clock };
+    let builder = Arc::new(Builder::new(config, Arc::clone(&live), means));
     let (passing, passed) = mpsc::channel(16);
     let governance = Governance::start(store, Arc::clone(&live), builder, audit, metrics, passed).unwrap();
     assert_eq!(governance.status(), StoreStatus::Up);
