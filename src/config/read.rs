@@ -15,7 +15,7 @@ use super::fields::{Log, Value};
 use super::secrets::{FoundFile, Look, Machine};
 use super::values;
 use super::yaml::{self, Kind, Node};
-use super::{Config, Declared, Problem, RouteConfig, RuleIssue, ServerConfig};
+use super::{Complaint, Config, Declared, Position, Problem, RouteConfig, RuleIssue, ServerConfig};
 use crate::secret::Secret;
 use process::Web;
 
@@ -76,6 +76,12 @@ fn read_noting(text: &str, look: Look<'_>, compile: Compile<'_>, log: Log) -> Re
     let problems = log.into_problems();
     match config {
         Some(config) if problems.is_empty() => Ok(config),
+        // A refusal always says something, so that nobody takes an empty report for a good file.
+        None if problems.is_empty() => {
+            let complaint =
+                Complaint::new("cannot be read", "report this file: the reader has no word for what is wrong");
+            Err(vec![Problem::new(String::new(), Position::default(), complaint)])
+        }
         _ => Err(problems),
     }
 }

@@ -15,10 +15,10 @@ use crate::secret::Secret;
 
 pub(super) fn store(value: &Value<'_>, look: Look<'_>) -> Option<StoreConfig> {
     value.map(|fields| {
-        let place = fields.exactly_one(&["sqlite", "postgres"]);
+        // Before the place: a key that nobody has asked for counts there as a misspelt one.
         let poll = fields
             .or("poll", Duration::from_secs(1), |v| v.duration(Duration::from_millis(100)..=Duration::from_secs(60)));
-        let (kind, place) = place?;
+        let (kind, place) = fields.exactly_one(&["sqlite", "postgres"])?;
         let place = if kind == "sqlite" {
             StorePlace::Sqlite(PathBuf::from(place.text()?))
         } else {
