@@ -121,8 +121,7 @@ fn each_may_be_replaced(pieces: &[Piece], events: &[Fields]) {
         let Some(Fields { data, .. }) = fields(piece) else { continue };
         let (changed, at) = (&b"{\"a\":\r\n 1}\n"[..], nth_event);
         nth_event += 1;
-        // Each is compared with the whole stream, so a long one would take quadratic time.
-        if at > 8 {
+        if at == TRIED_MAX {
             break;
         }
         let mut stream = pieces[..nth].iter().map(|piece| piece.raw.to_vec()).collect::<Vec<_>>().concat();
@@ -136,11 +135,14 @@ fn each_may_be_replaced(pieces: &[Piece], events: &[Fields]) {
     }
 }
 
+/// Each is compared with the whole stream, so more would take quadratic time.
+const TRIED_MAX: usize = 3;
+
 /// An event between any two pieces is an event of its own.
 fn others_may_be_put_in(pieces: &[Piece], events: &[Fields]) {
     let ours = Fields { name: Some(b"message".to_vec()), id: None, data: Some(b"{}".to_vec()) };
     // An unfinished piece comes last; nothing is put in behind it.
-    for nth in 0..pieces.len().min(8) {
+    for nth in 0..pieces.len().min(TRIED_MAX) {
         let raw = |pieces: &[Piece]| pieces.iter().map(|piece| piece.raw.to_vec()).collect::<Vec<_>>().concat();
         let stream = [raw(&pieces[..nth]), message_event(b"{}"), raw(&pieces[nth..])].concat();
         // In front of the byte order mark there is nothing.
