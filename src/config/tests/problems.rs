@@ -768,5 +768,5 @@ fn nobody_can_ask_for_agents_where_nobody_is_believed_about_them() {
 #[test]
 fn a_store_needs_a_place() {
     let text = format!("{BASE}store: {{ poll: 1s }}\n");
-    assert_eq!(read_bad(&text, &Fake::new()), "15:8: store: says nothing; give exactly one of sqlite, postgres");
+    assert_eq!(read_bad(&text, &Fake::new()), "15:1: store: says nothing; give exactly one of sqlite, postgres");
 }
