@@ -16,13 +16,13 @@ use pingora_proxy::http_proxy;
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::config::Config;
-use crate::control::admin::{Admin, MetricsPage};
+use crate::control::admin::{Admin, AdminListener, InMemory, MetricsPage, Parts};
 use crate::control::certificates::{CertificateWatch, Certificates};
 use crate::control::health::HealthChecks;
 use crate::control::keys::KeyRefresh;
 use crate::control::phases::{Phases, Signals};
 use crate::control::pulse;
-use crate::control::reload::Reload;
+use crate::control::reload::{self, Reload};
 use crate::control::warmup::Warmup;
 use crate::control::world;
 use crate::gateway::Gateway;
@@ -32,6 +32,7 @@ use crate::net::Outbound;
 use crate::snapshot::Live;
 use crate::telemetry::audit::AuditSink;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::recent::Recent;
 use crate::time::Clock;
 
 /// Serves `config`, which was read from `path`, until the process is told to end. With `upgrade`, the listening sockets
@@ -51,10 +52,13 @@ pub fn run(path: &Path, config: Config, upgrade: bool) -> anyhow::Result<()> {
             "This system trusts no certificate authority: calls over https will fail (install ca-certificates)."
         );
     }
-    let audit = AuditSink::start(&config.audit, gateway_id()?.into(), &metrics).context("audit log")?;
+    let recent = config.admin.as_ref().filter(|admin| admin.sign_in.is_some());
+    let recent = recent.map(|admin| Arc::new(Recent::new(admin.recent)));
+    let audit = AuditSink::start_showing(&config.audit, gateway_id()?.into(), &metrics, recent.clone());
+    let audit = audit.context("audit log")?;
     let live = Arc::new(Live::new(world::build(config, None, &outbound, &metrics)?));
     metrics.config_in_force(live.peek().generation);
-    let certificates = Certificates::load(&live.peek().config.listen, Arc::clone(&metrics), clock)?;
+    let certificates = Certificates::load(&live.peek().config.listeners(), Arc::clone(&metrics), clock)?;
     let certificates = Arc::new(certificates);
     let lifecycle = Arc::new(Lifecycle::default());
     let config = Arc::clone(&live.peek().config);
@@ -88,10 +92,27 @@ pub fn run(path: &Path, config: Config, upgrade: bool) -> anyhow::Result<()> {
     server.add_service(proxy).add_dependency(&bootstrap);
     server.add_service(background_service("pulse", pulse)).add_dependency(&bootstrap);
 
-    if let Some(address) = config.admin {
-        let page = Admin { address, live: Arc::clone(&live), lifecycle: Arc::clone(&lifecycle) };
-        let mut service = Service::new("admin".to_owned(), page);
-        service.add_tcp(&address.to_string());
+    let (desk, asked) = reload::desk();
+    if let Some(settings) = &config.admin {
+        let address = settings.address;
+        let admin = Admin::new(Parts {
+            address,
+            live: Arc::clone(&live),
+            lifecycle: Arc::clone(&lifecycle),
+            metrics: Arc::clone(&metrics),
+            audit: audit.clone(),
+            recent,
+            outbound: outbound.clone(),
+            reload: desk,
+            sessions: Arc::new(InMemory::default()),
+            clock,
+        });
+        let admin = admin.map_err(|_unspecified| anyhow!("the system has no random numbers"))?;
+        let mut service = Service::new("admin".to_owned(), AdminListener::new(Arc::new(admin)));
+        match certificates.settings(address) {
+            Some(settings) => service.add_tls_with_settings(&address.to_string(), None, settings.context("TLS")?),
+            None => service.add_tcp(&address.to_string()),
+        }
         server.add_service(service).add_dependency(&bootstrap);
     }
     if let Some(address) = config.metrics {
@@ -113,7 +134,7 @@ pub fn run(path: &Path, config: Config, upgrade: bool) -> anyhow::Result<()> {
     server.add_service(background_service("phases", phases));
     server.add_service(background_service("certificates", CertificateWatch(Arc::clone(&certificates))));
     let path = path.to_owned();
-    let reload = Reload { path, live: Arc::clone(&live), audit: audit.clone(), metrics, outbound, certificates };
+    let reload = Reload { path, live: Arc::clone(&live), audit: audit.clone(), metrics, outbound, certificates, asked };
     server.add_service(background_service("reload", reload));
 
     let signals = Signals {
@@ -128,10 +149,10 @@ pub fn run(path: &Path, config: Config, upgrade: bool) -> anyhow::Result<()> {
 /// Refuses addresses that cannot be bound. Pingora tries each for half a minute, and then ends only the one service, so that
 /// the process would live on and call itself ready without its listener.
 fn check_addresses(config: &Config) -> anyhow::Result<()> {
-    let listeners = config.listen.iter().map(|listen| listen.address);
+    let listeners = config.listeners().into_iter().map(|listen| listen.address);
     // Held until all are bound: two keys that name one address are found as well.
     let mut held = Vec::new();
-    for address in listeners.chain(config.admin).chain(config.metrics) {
+    for address in listeners.chain(config.metrics) {
         held.push(TcpListener::bind(address).with_context(|| address.to_string())?);
     }
     Ok(())

@@ -75,7 +75,7 @@
 //! store: config, registry, secret, time
 //! telemetry: audit, config, credential, mcp, policy, time
 //! gateway: audit, config, credential, identity, lifecycle, mcp, net, policy, registry, routing, secret, session, snapshot, telemetry, time
-//! control: audit, config, identity, lifecycle, net, policy, registry, routing, secret, session, snapshot, telemetry, time
+//! control: audit, config, credential, identity, lifecycle, mcp, net, policy, registry, routing, secret, session, snapshot, store, telemetry, time
 //! demo: secret, time
 //! cli: config, secret
 //! app: cli, config, control, demo, gateway, lifecycle, net, snapshot, telemetry, time

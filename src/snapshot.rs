@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::registry::{Issuer, Route, Server};
-use crate::session::Ring;
+use crate::session::{Revocations, Ring};
 
 /// The frozen world of one request. A request takes it once, at its start, and sees no other.
 #[derive(Debug)]
@@ -68,6 +68,7 @@ impl Snapshot {
 pub struct Live {
     current: ArcSwap<Snapshot>,
     generation: watch::Sender<u64>,
+    revocations: Revocations,
 }
 
 impl Live {
@@ -75,7 +76,8 @@ impl Live {
     #[must_use]
     pub fn new(first: Snapshot) -> Self {
         let generation = watch::Sender::new(first.generation);
-        Self { current: ArcSwap::from_pointee(first), generation }
+        let revocations = Revocations::new(first.config.admin.as_ref().map_or(0, |admin| admin.revocations));
+        Self { current: ArcSwap::from_pointee(first), generation, revocations }
     }
 
     /// The snapshot of this moment, to keep.
@@ -95,6 +97,12 @@ impl Live {
         let generation = next.generation;
         self.current.store(Arc::new(next));
         self.generation.send_replace(generation);
+    }
+
+    /// Whose sessions were ended. Not part of a snapshot: it holds for requests that are under way, too.
+    #[must_use]
+    pub fn revocations(&self) -> &Revocations {
+        &self.revocations
     }
 
     /// Tells when the snapshot has been swapped.

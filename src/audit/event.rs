@@ -50,6 +50,8 @@ pub struct Event {
     pub arguments: Option<Arguments>,
     /// What the policy said.
     pub decision: Option<Decision>,
+    /// What somebody did, or wanted to do, on the admin pages or through their API.
+    pub act: Option<Box<Act>>,
     /// What the upstream saw in `Authorization`, but for the secret itself.
     pub credential: Option<Credential>,
     /// The HTTP status the client got; absent when it got none.
@@ -75,6 +77,8 @@ pub struct Event {
 /// What a record is about.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum EventKind {
+    /// Something was done, or refused, on the admin pages or through their API.
+    Admin(AdminEvent),
     /// A request without a believable caller.
     AuthRefused,
     /// A configuration was refused and the last one kept.
@@ -88,6 +92,48 @@ pub enum EventKind {
     /// A request to a route, whatever became of it.
     #[default]
     McpRequest,
+}
+
+/// What somebody did on the admin pages or through their API. Whether it was done says the outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AdminEvent {
+    /// Had a configuration checked.
+    ConfigCheck,
+    /// Had the configuration read again.
+    ConfigReload,
+    /// Did something to an item of a server: the act's word says what.
+    ItemAction,
+    /// Asked what the rules would say of somebody.
+    PolicyExplain,
+    /// Wanted something that nobody is let do without signing in, or without a role.
+    Refused,
+    /// Did something to a server: the act's word says what.
+    ServerAction,
+    /// Changed what a server is.
+    ServerChange,
+    /// Entered a server.
+    ServerRegister,
+    /// Ended somebody's sessions.
+    SessionsRevoke,
+    /// Signed in.
+    SignIn,
+    /// Signed out.
+    SignOut,
+}
+
+/// What was done, or was to be.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Act {
+    /// `GET /api/v1/audit`: the method and the path's template, never what stands in the path.
+    pub call: Box<str>,
+    /// What it was done to: a server's name, an item, a principal.
+    pub target: Option<Box<str>>,
+    /// A finer word for what was done: `approve`.
+    pub action: Option<Box<str>>,
+    /// Why, in the words of whoever did it.
+    pub note: Option<Box<str>>,
+    /// The roles they had, separated by spaces.
+    pub roles: Option<Box<str>>,
 }
 
 /// How a request ended.
@@ -246,6 +292,9 @@ impl Event {
         if let Some(decision) = &self.decision {
             line.object("decision", |object| decision.write(object));
         }
+        if let Some(act) = &self.act {
+            line.object("act", |object| act.write(object));
+        }
         if let Some(credential) = &self.credential {
             line.object("credential", |object| credential.write(object));
         }
@@ -278,6 +327,11 @@ impl Event {
         if let Some(agent) = &mut self.agent {
             bound(&mut agent.id);
         }
+        if let Some(act) = &mut self.act {
+            act.target.iter_mut().for_each(bound);
+            act.action.iter_mut().for_each(bound);
+            act.note.iter_mut().for_each(bound);
+        }
         if let Some(mcp) = &mut self.mcp {
             mcp.method.iter_mut().for_each(bound_method);
             mcp.name.iter_mut().for_each(bound);
@@ -296,12 +350,41 @@ impl EventKind {
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
+            Self::Admin(event) => event.label(),
             Self::AuthRefused => "auth.refused",
             Self::ConfigRefused => "config.refused",
             Self::ConfigReloaded => "config.reloaded",
             Self::HttpAnswered => "http.answered",
             Self::McpOpened => "mcp.opened",
             Self::McpRequest => "mcp.request",
+        }
+    }
+}
+
+impl EventKind {
+    /// Whether it is about a request to a route, and not about the gateway itself.
+    #[must_use]
+    pub fn is_of_traffic(self) -> bool {
+        matches!(self, Self::AuthRefused | Self::McpOpened | Self::McpRequest)
+    }
+}
+
+impl AdminEvent {
+    /// The word in the record.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::ConfigCheck => "admin.config_check",
+            Self::ConfigReload => "admin.config_reload",
+            Self::ItemAction => "admin.item_action",
+            Self::PolicyExplain => "admin.policy_explain",
+            Self::Refused => "admin.refused",
+            Self::ServerAction => "admin.server_action",
+            Self::ServerChange => "admin.server_change",
+            Self::ServerRegister => "admin.server_register",
+            Self::SessionsRevoke => "admin.sessions_revoke",
+            Self::SignIn => "admin.sign_in",
+            Self::SignOut => "admin.sign_out",
         }
     }
 }
@@ -350,6 +433,16 @@ impl Principal {
         object.string("subject", &self.subject);
         object.optional("client_id", self.client_id.as_deref());
         object.optional("token_id", self.token_id.as_deref());
+    }
+}
+
+impl Act {
+    fn write(&self, object: &mut Object<'_>) {
+        object.string("call", &self.call);
+        object.optional("target", self.target.as_deref());
+        object.optional("action", self.action.as_deref());
+        object.optional("note", self.note.as_deref());
+        object.optional("roles", self.roles.as_deref());
     }
 }
 

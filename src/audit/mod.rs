@@ -3,5 +3,6 @@
 pub mod event;
 
 pub use event::{
-    Agent, Arguments, Credential, Decision, Digest, Event, EventKind, Mcp, Message, Outcome, Principal, Stamp,
+    Act, AdminEvent, Agent, Arguments, Credential, Decision, Digest, Event, EventKind, Mcp, Message, Outcome,
+    Principal, Stamp,
 };

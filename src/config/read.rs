@@ -1,6 +1,7 @@
 //! What does every key mean? One function per section, from the top of the file to the bottom, and what must hold between
 //! sections.
 
+mod admin;
 mod governance;
 mod issuer;
 mod process;
@@ -13,7 +14,7 @@ use super::fields::{Log, Value};
 use super::secrets::{Look, Machine};
 use super::values;
 use super::yaml::{self, Node};
-use super::{Config, Problem, RouteConfig, RuleIssue};
+use super::{Config, Document, Problem, RouteConfig, RuleIssue};
 use process::Web;
 
 /// Checks the conditions of a route's rules: [`crate::policy`]'s part, handed in so that the reader can put lines to them.
@@ -95,8 +96,9 @@ fn whole(root: &Node, log: &Log, look: Look<'_>, compile: Compile<'_>) -> Option
         let public_url = top.required("public_url", |v| v.parse(process::public_url));
         let web = process::web(top, public_url.as_deref(), listen.as_deref());
         let metrics = top.optional("metrics", process::inner_address);
-        let admin = top.optional("admin", process::inner_address);
-        process::distinct_addresses(top, listen.as_deref(), metrics, admin);
+        let admin_section = top.find("admin");
+        let admin_address = admin_section.as_ref().and_then(admin::address_in);
+        process::distinct_addresses(top, listen.as_deref(), metrics, Some(admin_address));
         let store = top.optional("store", |v| governance::store(v, look));
         let registry = governance::registry(top);
         let audit = process::audit(top);
@@ -120,6 +122,11 @@ fn whole(root: &Node, log: &Log, look: Look<'_>, compile: Compile<'_>) -> Option
             v.some(|v| route::route(v, public_url.as_deref().unwrap_or_default(), &names, compile))
         });
 
+        let admin = match &admin_section {
+            Some(section) => admin::admin(section, issuers.as_deref(), look).map(Some),
+            None => Some(None),
+        };
+
         let Web { allowed_hosts, allowed_origins, loopback_origins } = web?;
         Some(Config {
             server: server?,
@@ -129,7 +136,7 @@ fn whole(root: &Node, log: &Log, look: Look<'_>, compile: Compile<'_>) -> Option
             allowed_origins,
             loopback_origins,
             metrics: metrics?,
-            admin: admin?,
+            admin: admin?.map(Arc::new),
             store: store?,
             registry: registry?,
             audit: audit?,
@@ -139,6 +146,7 @@ fn whole(root: &Node, log: &Log, look: Look<'_>, compile: Compile<'_>) -> Option
             servers: shared(servers?),
             routes: shared(routes?),
             public_url: public_url?,
+            document: Document(Arc::new(root.to_json())),
         })
     })
 }

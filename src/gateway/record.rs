@@ -288,6 +288,7 @@ impl Record {
             mcp: self.mcp.clone(),
             arguments: self.arguments.clone(),
             decision: self.decision.clone(),
+            act: None,
             credential: self.credential.clone(),
             status: None,
             outcome: self.outcome.unwrap_or_default(),

@@ -24,7 +24,7 @@ mod json;
 pub(crate) mod testkit;
 
 pub use bearer::{BearerError, TokenDigest, UnverifiedToken};
-pub use caller::{Caller, Principal, Scopes};
+pub use caller::{Caller, Imagined, Principal, Scopes};
 pub use certificate::{ClientCertificate, Shown};
 pub use issuer::{IssuerPolicy, TokenTypes};
 pub use jwt::{Algorithm, AuthnError};

@@ -42,6 +42,8 @@ use crate::audit::Stamp;
 use crate::config::AuditSettings;
 use crate::config::OnFull;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::recent::Recent;
+use crate::telemetry::recent::Recorded;
 
 /// The way to the audit log. Clones lead to the same queue.
 #[derive(Clone)]
@@ -85,13 +87,27 @@ impl AuditSink {
     /// When the file cannot be opened for appending, no sink is configured, or no thread can be started. A gateway that
     /// cannot record must not start.
     pub fn start(settings: &AuditSettings, gateway: Arc<str>, metrics: &Metrics) -> io::Result<Self> {
-        Self::start_with(settings, gateway, metrics, PATH_CHECK)
+        Self::start_with(settings, gateway, metrics, None, PATH_CHECK)
+    }
+
+    /// The same, and shows every record to `recent` once it is written.
+    ///
+    /// # Errors
+    /// As [`AuditSink::start`].
+    pub fn start_showing(
+        settings: &AuditSettings,
+        gateway: Arc<str>,
+        metrics: &Metrics,
+        recent: Option<Arc<Recent>>,
+    ) -> io::Result<Self> {
+        Self::start_with(settings, gateway, metrics, recent, PATH_CHECK)
     }
 
     fn start_with(
         settings: &AuditSettings,
         gateway: Arc<str>,
         metrics: &Metrics,
+        recent: Option<Arc<Recent>>,
         path_check: Duration,
     ) -> io::Result<Self> {
         let mut sinks = Vec::new();
@@ -113,6 +129,7 @@ impl AuditSink {
             gateway,
             seq: 0,
             depth: metrics.audit_queue_records().clone(),
+            recent,
             path_check,
         };
         // Made here so that its failure is the caller's to see.
@@ -231,6 +248,8 @@ struct Writer {
     gateway: Arc<str>,
     seq: u64,
     depth: IntGauge,
+    /// Who is shown the records.
+    recent: Option<Arc<Recent>>,
     path_check: Duration,
 }
 
@@ -257,15 +276,23 @@ impl Writer {
             }
             self.control.in_hand.store(taken, Ordering::Release);
             let mut lines = 0;
+            let mut to_show = Vec::new();
             for Queued { time_ms, event } in records.drain(..) {
                 self.seq += 1;
                 event.write_line(Stamp { time_ms, seq: self.seq, gateway: &self.gateway }, &mut batch);
                 lines += 1;
+                if self.recent.is_some() {
+                    let gateway = Arc::clone(&self.gateway);
+                    to_show.push(Arc::new(Recorded { time_ms, seq: self.seq, gateway, event }));
+                }
                 if batch.len() >= BATCH_BYTES {
                     self.write(&mut batch, &mut lines).await;
                 }
             }
             self.write(&mut batch, &mut lines).await;
+            if let Some(recent) = &self.recent {
+                recent.push(to_show);
+            }
             self.measure();
             if lingers && taken < BATCH_RECORDS {
                 // Nobody wakes a writer that is not waiting at the queue, so a busy gateway pays for a few hundred

@@ -71,7 +71,7 @@ pub(super) fn listen(value: &Value<'_>, look: Look<'_>) -> Option<Vec<Listen>> {
     })
 }
 
-fn listen_tls(value: &Value<'_>, look: Look<'_>) -> Option<ListenTls> {
+pub(super) fn listen_tls(value: &Value<'_>, look: Look<'_>) -> Option<ListenTls> {
     value.map(|fields| {
         let certificate = fields.required("certificate", |v| secrets::pem(v, look, Keep::Public, pem::certificates));
         let private_key = fields.required("private_key", |v| secrets::pem(v, look, Keep::Private, pem::private_key));
@@ -82,21 +82,23 @@ fn listen_tls(value: &Value<'_>, look: Look<'_>) -> Option<ListenTls> {
     })
 }
 
-/// `metrics` and `admin`: served without TLS and without asking who is there, so on loopback unless the operator insists.
+/// `metrics`: served without TLS and without asking who is there, so on loopback unless the operator insists.
 pub(super) fn inner_address(value: &Value<'_>) -> Option<SocketAddr> {
-    value.map(|fields| {
-        let insecure = fields.or("insecure", false, Value::flag);
-        let address = fields.find("address");
-        let address = fields.must("address", address)?;
-        let parsed = address.parse(values::address)?;
-        if !insecure? && !parsed.ip().is_loopback() {
-            let message = format!("{parsed} is reachable from other machines, without TLS and without authentication");
-            address
-                .complain(message, "use a loopback address, or add insecure: true if the network is closed to others");
-            return None;
-        }
-        Some(parsed)
-    })
+    value.map(|fields| inner_address_of(fields, false))
+}
+
+/// The address of `metrics` or `admin`; with `is_closed` it may be reached by others.
+pub(super) fn inner_address_of(fields: &mut Fields<'_, '_>, is_closed: bool) -> Option<SocketAddr> {
+    let insecure = fields.or("insecure", false, Value::flag);
+    let address = fields.find("address");
+    let address = fields.must("address", address)?;
+    let parsed = address.parse(values::address)?;
+    if !insecure? && !is_closed && !parsed.ip().is_loopback() {
+        let message = format!("{parsed} is reachable from other machines, without TLS and without authentication");
+        address.complain(message, "use a loopback address, or add insecure: true if the network is closed to others");
+        return None;
+    }
+    Some(parsed)
 }
 
 /// Two sockets cannot share an address and port.

@@ -67,6 +67,7 @@ fn machine() -> Fake {
     let machine = Fake::new()
         .file("/run/credentials/session.key", 0o400, KEY)
         .file("/etc/portcullis/previous-session.key", 0o600, second_key)
+        .file("/run/credentials/admin-client.secret", 0o400, "s3cr3t-of-the-test")
         .env("SAAS_API_TOKEN", "t0ken-of-the-test");
     let files = [
         ("tls/cert.pem", &*certificate),

@@ -1,0 +1,114 @@
+//! Is it alive, is it ready, what does it do?
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
+use http::StatusCode;
+use http::header::CONTENT_TYPE;
+use serde::Serialize;
+
+use crate::snapshot::Snapshot;
+
+use super::Admin;
+
+/// `/healthz`: whoever answers is alive.
+pub(super) async fn healthz() -> Response {
+    text(StatusCode::OK, "alive\n")
+}
+
+/// `/readyz`: 200 when requests can be served, else 503 and why.
+pub(super) async fn readyz(State(admin): State<Arc<Admin>>) -> Response {
+    let status = Status::of(&admin.live.peek(), admin.lifecycle.is_draining());
+    if status.ready { text(StatusCode::OK, "ready\n") } else { json(StatusCode::SERVICE_UNAVAILABLE, &status) }
+}
+
+/// `/status`, for the operator's tools.
+pub(super) async fn status(State(admin): State<Arc<Admin>>) -> Response {
+    json(StatusCode::OK, &Status::of(&admin.live.peek(), admin.lifecycle.is_draining()))
+}
+
+/// What `/status` tells, and `/readyz` when it is not.
+#[derive(Debug, Serialize)]
+pub(super) struct Status {
+    pub(super) ready: bool,
+    draining: bool,
+    version: &'static str,
+    config_generation: u64,
+    /// Which parts decide on requests. All of them always do: none can be switched off.
+    enforcing: [&'static str; 4],
+    issuers: Vec<IssuerStatus>,
+    servers: Vec<ServerStatus>,
+    routes: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct IssuerStatus {
+    name: String,
+    keys: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct ServerStatus {
+    name: String,
+    instances: Vec<InstanceStatus>,
+}
+
+#[derive(Debug, Serialize)]
+struct InstanceStatus {
+    id: String,
+    healthy: bool,
+    takes_new_work: bool,
+}
+
+impl Status {
+    /// Of this very moment.
+    pub(super) fn of(world: &Snapshot, draining: bool) -> Self {
+        let issuers: Vec<IssuerStatus> = world
+            .issuers
+            .iter()
+            .map(|issuer| IssuerStatus { name: issuer.config.name.to_string(), keys: issuer.keys.current().len() })
+            .collect();
+        let servers: Vec<ServerStatus> = world
+            .servers
+            .iter()
+            .map(|server| ServerStatus {
+                name: server.name().to_string(),
+                instances: server
+                    .pool
+                    .instances()
+                    .iter()
+                    .map(|instance| InstanceStatus {
+                        id: instance.id.to_string(),
+                        healthy: instance.is_healthy(),
+                        takes_new_work: instance.takes_new_work(),
+                    })
+                    .collect(),
+            })
+            .collect();
+        let has_keys = issuers.iter().all(|issuer| issuer.keys > 0);
+        let has_instances =
+            servers.iter().all(|server| server.instances.iter().any(|instance| instance.takes_new_work));
+        let mut routes: Vec<String> = world.routes().map(|route| route.config.path.to_string()).collect();
+        routes.sort_unstable();
+        Self {
+            ready: has_keys && has_instances && !draining,
+            draining,
+            version: env!("CARGO_PKG_VERSION"),
+            config_generation: world.generation,
+            enforcing: ["identity", "policy", "sessions", "audit"],
+            issuers,
+            servers,
+            routes,
+        }
+    }
+}
+
+fn text(status: StatusCode, body: &'static str) -> Response {
+    (status, [(CONTENT_TYPE, "text/plain; charset=utf-8")], body).into_response()
+}
+
+fn json(status: StatusCode, body: &impl Serialize) -> Response {
+    let body = serde_json::to_vec(body).unwrap_or_default();
+    (status, [(CONTENT_TYPE, "application/json")], body).into_response()
+}
