@@ -15,6 +15,8 @@ mod support;
 
 mod kit;
 
+mod admin;
+mod admin_sign_in;
 mod attacks;
 mod bodies;
 mod calls;

@@ -7,7 +7,7 @@ use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, HOST, ORIGIN, REFERRER_POLICY, STRICT_TRANSPORT_SECURITY,
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, ORIGIN, REFERRER_POLICY, STRICT_TRANSPORT_SECURITY,
     X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
@@ -67,6 +67,11 @@ fn pass(admin: &Admin, request: &Request) -> Result<(), Response> {
         (Some(origin), None) if origin.as_bytes() == settings.public_url.as_bytes() => Ok(()),
         (Some(_), _) => Err(Problem::new(StatusCode::FORBIDDEN, "foreign_origin").into_response()),
     }
+}
+
+/// What there is at a path that leads nowhere.
+pub(super) fn nothing_here() -> Response {
+    (StatusCode::NOT_FOUND, [(CONTENT_TYPE, "text/plain; charset=utf-8")], "not found\n").into_response()
 }
 
 fn is_health(path: &str) -> bool {

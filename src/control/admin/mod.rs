@@ -24,7 +24,6 @@ use axum::extract::Request;
 use axum::middleware;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
-use http::header::CONTENT_TYPE;
 use http::{Method, StatusCode};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -172,20 +171,13 @@ async fn wrong_method() -> Problem {
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed")
 }
 
-/// A file of the pages, or nothing.
-async fn elsewhere(axum::extract::State(admin): axum::extract::State<Arc<Admin>>, request: Request) -> Response {
-    let has_pages = admin.settings().is_some_and(|settings| settings.sign_in.is_some());
-    let path = request.uri().path();
-    if has_pages && path.starts_with("/api/") {
+/// A file of the pages, or nothing. Reached only where people can sign in.
+async fn elsewhere(request: Request) -> Response {
+    if request.uri().path().starts_with("/api/") {
         return Problem::not_found().into_response();
     }
-    if has_pages
-        && matches!(*request.method(), Method::GET | Method::HEAD)
-        && let Some(asset) = assets::find(&request)
-    {
-        return asset;
-    }
-    (StatusCode::NOT_FOUND, [(CONTENT_TYPE, "text/plain; charset=utf-8")], "not found\n").into_response()
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+    assets::find(&request).filter(|_asset| is_read).unwrap_or_else(guard::nothing_here)
 }
 
 /// Streams of events at once.
