@@ -14,10 +14,13 @@ use pingora::services::background::background_service;
 use pingora::services::listening::Service;
 use pingora_proxy::http_proxy;
 use ring::rand::{SecureRandom, SystemRandom};
+use tokio::sync::mpsc;
 
 use crate::config::Config;
-use crate::control::admin::{Admin, AdminListener, InMemory, MetricsPage, Parts};
+use crate::control::admin::{Admin, AdminListener, MetricsPage, Parts, sessions_of};
+use crate::control::builder::Builder;
 use crate::control::certificates::{CertificateWatch, Certificates};
+use crate::control::governance::Governance;
 use crate::control::health::HealthChecks;
 use crate::control::keys::KeyRefresh;
 use crate::control::phases::{Phases, Signals};
@@ -56,12 +59,26 @@ pub fn run(path: &Path, config: Config, upgrade: bool) -> anyhow::Result<()> {
     let recent = recent.map(|admin| Arc::new(Recent::new(admin.recent)));
     let audit = AuditSink::start_showing(&config.audit, gateway_id()?.into(), &metrics, recent.clone());
     let audit = audit.context("audit log")?;
+    let file = config.clone();
     let live = Arc::new(Live::new(world::build(config, None, &outbound, &metrics)?));
     metrics.config_in_force(live.peek().generation);
+    let builder = Arc::new(Builder::new(file, Arc::clone(&live), outbound.clone(), Arc::clone(&metrics)));
     let certificates = Certificates::load(&live.peek().config.listeners(), Arc::clone(&metrics), clock)?;
     let certificates = Arc::new(certificates);
     let lifecycle = Arc::new(Lifecycle::default());
     let config = Arc::clone(&live.peek().config);
+
+    // Read before anything listens: until it was, nothing of the governed servers is open.
+    let (observer, passed) = mpsc::channel(PASSED_MAX);
+    let governance = match config.store.clone() {
+        Some(store) => {
+            let (live, builder) = (Arc::clone(&live), Arc::clone(&builder));
+            let started = Governance::start(store, live, builder, audit.clone(), Arc::clone(&metrics), passed);
+            Some(started.context("registry")?)
+        }
+        None => None,
+    };
+    let observer = governance.as_ref().map(|_there| observer);
 
     let options = Opt { upgrade, ..Opt::default() };
     let mut server = Server::new_with_opt_and_conf(options, server_conf(&config));
@@ -74,8 +91,14 @@ pub fn run(path: &Path, config: Config, upgrade: bool) -> anyhow::Result<()> {
     let bootstrap = server.bootstrap_as_a_service();
     bootstrap.add_dependency(&warmup);
 
-    let gateway =
-        Gateway::new(Arc::clone(&live), Arc::clone(&metrics), audit.clone(), outbound.clone(), Arc::clone(&lifecycle));
+    let gateway = Gateway::new(
+        Arc::clone(&live),
+        Arc::clone(&metrics),
+        audit.clone(),
+        outbound.clone(),
+        Arc::clone(&lifecycle),
+        observer,
+    );
     let gateway = gateway.map_err(|_unspecified| anyhow!("the system has no random numbers"))?;
     let mut proxy = http_proxy(&server.configuration, gateway);
     proxy.server_options = Some(http_options());
@@ -104,7 +127,8 @@ pub fn run(path: &Path, config: Config, upgrade: bool) -> anyhow::Result<()> {
             recent,
             outbound: outbound.clone(),
             reload: desk,
-            sessions: Arc::new(InMemory::default()),
+            sessions: sessions_of(governance.as_ref()),
+            governance: governance.clone(),
             clock,
         });
         let admin = admin.map_err(|_unspecified| anyhow!("the system has no random numbers"))?;
@@ -134,7 +158,7 @@ pub fn run(path: &Path, config: Config, upgrade: bool) -> anyhow::Result<()> {
     server.add_service(background_service("phases", phases));
     server.add_service(background_service("certificates", CertificateWatch(Arc::clone(&certificates))));
     let path = path.to_owned();
-    let reload = Reload { path, live: Arc::clone(&live), audit: audit.clone(), metrics, outbound, certificates, asked };
+    let reload = Reload { path, live: Arc::clone(&live), audit: audit.clone(), metrics, builder, certificates, asked };
     server.add_service(background_service("reload", reload));
 
     let signals = Signals {
@@ -204,6 +228,9 @@ const WARMUP_MAX: Duration = Duration::from_secs(6);
 
 /// How long the audit log may take to write its last records.
 const AUDIT_CLOSE_MAX: Duration = Duration::from_secs(10);
+
+/// Lists that passed and wait to be looked at.
+const PASSED_MAX: usize = 1024;
 
 /// Attempts at one request, the first included.
 const TRIES_MAX: usize = 3;

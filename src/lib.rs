@@ -68,17 +68,17 @@
 //! session: identity, secret, time
 //! config: credential, identity, mcp, policy, secret
 //! routing:
-//! registry: config, credential, identity, policy, routing
+//! registry: config, credential, identity, mcp, policy, routing, time
 //! audit: credential, identity, mcp, policy
 //! snapshot: config, registry, session
 //! net: config, identity, registry, secret, time
-//! store: config, registry, secret, time
+//! store: config, mcp, registry, secret, time
 //! telemetry: audit, config, credential, mcp, policy, time
 //! gateway: audit, config, credential, identity, lifecycle, mcp, net, policy, registry, routing, secret, session, snapshot, telemetry, time
 //! control: audit, config, credential, identity, lifecycle, mcp, net, policy, registry, routing, secret, session, snapshot, store, telemetry, time
 //! demo: secret, time
 //! cli: config, secret
-//! app: cli, config, control, demo, gateway, lifecycle, net, snapshot, telemetry, time
+//! app: cli, config, control, demo, gateway, lifecycle, net, snapshot, store, telemetry, time
 //! ```
 //!
 //! # Modules in reading order

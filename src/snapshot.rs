@@ -1,18 +1,18 @@
 //! What did the world look like when this request came in?
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::{ArcSwap, Guard};
 use bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::config::Config;
-use crate::registry::{Issuer, Route, Server};
+use crate::registry::{Catalog, Issuer, Route, Server};
 use crate::session::{Revocations, Ring};
 
 /// The frozen world of one request. A request takes it once, at its start, and sees no other.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Snapshot {
     /// Counts the configurations this process has served, from 1.
     pub generation: u64,
@@ -24,6 +24,8 @@ pub struct Snapshot {
     pub issuers: Vec<Arc<Issuer>>,
     /// Every server.
     pub servers: Vec<Arc<Server>>,
+    /// What the registry says of the servers it governs. Empty until it has been read: nothing of them is open then.
+    pub catalog: Arc<Catalog>,
     routes: HashMap<Arc<str>, Arc<Route>>,
     /// Well-known path → RFC 9728 document.
     metadata: HashMap<String, Bytes>,
@@ -42,7 +44,7 @@ impl Snapshot {
         metadata: HashMap<String, Bytes>,
     ) -> Self {
         let routes = routes.into_iter().map(|route| (Arc::clone(&route.config.path), route)).collect();
-        Self { generation, config, ring, issuers, servers, routes, metadata }
+        Self { generation, config, ring, issuers, servers, catalog: Arc::default(), routes, metadata }
     }
 
     /// The route with exactly this path.
@@ -67,6 +69,8 @@ impl Snapshot {
 #[derive(Debug)]
 pub struct Live {
     current: ArcSwap<Snapshot>,
+    /// Held while a snapshot is put in place of another: two who change different parts must not undo each other.
+    turn: Mutex<()>,
     generation: watch::Sender<u64>,
     revocations: Revocations,
 }
@@ -77,7 +81,7 @@ impl Live {
     pub fn new(first: Snapshot) -> Self {
         let generation = watch::Sender::new(first.generation);
         let revocations = Revocations::new(first.config.admin.as_ref().map_or(0, |admin| admin.revocations));
-        Self { current: ArcSwap::from_pointee(first), generation, revocations }
+        Self { current: ArcSwap::from_pointee(first), turn: Mutex::default(), generation, revocations }
     }
 
     /// The snapshot of this moment, to keep.
@@ -92,10 +96,14 @@ impl Live {
         self.current.load()
     }
 
-    /// Gives `next` to every request that starts from now on.
-    pub fn swap(&self, next: Snapshot) {
+    /// Gives `next` to every request that starts from now on, with the catalog that is in force.
+    pub fn swap(&self, mut next: Snapshot) {
         let generation = next.generation;
-        self.current.store(Arc::new(next));
+        {
+            let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+            next.catalog = Arc::clone(&self.current.load().catalog);
+            self.current.store(Arc::new(next));
+        }
         self.generation.send_replace(generation);
     }
 
@@ -103,6 +111,15 @@ impl Live {
     #[must_use]
     pub fn revocations(&self) -> &Revocations {
         &self.revocations
+    }
+
+    /// Gives another catalog, and all else as it is, to every request that starts from now on. That is no other generation:
+    /// the configuration is the same.
+    pub fn publish(&self, catalog: Arc<Catalog>) {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = Snapshot::clone(&self.current.load());
+        next.catalog = catalog;
+        self.current.store(Arc::new(next));
     }
 
     /// Tells when the snapshot has been swapped.

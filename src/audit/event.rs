@@ -50,6 +50,8 @@ pub struct Event {
     pub arguments: Option<Arguments>,
     /// What the policy said.
     pub decision: Option<Decision>,
+    /// What was done to the registry, or found by it. Whoever did it is the [`Self::principal`]; none is the gateway itself.
+    pub registry: Option<Box<Registry>>,
     /// What somebody did, or wanted to do, on the admin pages or through their API.
     pub act: Option<Box<Act>>,
     /// What the upstream saw in `Authorization`, but for the secret itself.
@@ -92,6 +94,22 @@ pub enum EventKind {
     /// A request to a route, whatever became of it.
     #[default]
     McpRequest,
+    /// Somebody has approved a server or a definition; it may take others, too.
+    RegistryApproved,
+    /// Somebody has changed what a server is.
+    RegistryChanged,
+    /// Something is not as it was approved, or is missing, or back.
+    RegistryDrifted,
+    /// Somebody was not let do what they wanted.
+    RegistryRefused,
+    /// A server was entered.
+    RegistryRegistered,
+    /// A server or an item was put back to use.
+    RegistryResumed,
+    /// A server or an item was taken out of use for good.
+    RegistryRetired,
+    /// A server or an item was taken out of use.
+    RegistrySuspended,
 }
 
 /// What somebody did on the admin pages or through their API. Whether it was done says the outcome.
@@ -169,6 +187,25 @@ pub struct Principal {
 pub struct Agent {
     /// Its verified name.
     pub id: Box<str>,
+}
+
+/// What was done to the registry, or found by it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Registry {
+    /// `prompt`, `resource`, `resource_template`, `tool`; absent when it is about a server as a whole.
+    pub kind: Option<&'static str>,
+    /// What the server calls the item.
+    pub name: Option<Box<str>>,
+    /// The digest of the definition, in hex.
+    pub digest: Option<Box<str>>,
+    /// Where that led: a word of a fixed set.
+    pub state: Option<&'static str>,
+    /// In which way it is not as it was: a word of a fixed set.
+    pub cause: Option<&'static str>,
+    /// How many findings the scan has.
+    pub findings: u64,
+    /// Why, in the words of whoever did it.
+    pub note: Option<Box<str>>,
 }
 
 /// What was asked.
@@ -295,6 +332,9 @@ impl Event {
         if let Some(act) = &self.act {
             line.object("act", |object| act.write(object));
         }
+        if let Some(registry) = &self.registry {
+            line.object("registry", |object| registry.write(object));
+        }
         if let Some(credential) = &self.credential {
             line.object("credential", |object| credential.write(object));
         }
@@ -332,6 +372,10 @@ impl Event {
             act.action.iter_mut().for_each(bound);
             act.note.iter_mut().for_each(bound);
         }
+        if let Some(registry) = &mut self.registry {
+            registry.name.iter_mut().for_each(bound);
+            registry.note.iter_mut().for_each(bound);
+        }
         if let Some(mcp) = &mut self.mcp {
             mcp.method.iter_mut().for_each(bound_method);
             mcp.name.iter_mut().for_each(bound);
@@ -357,6 +401,14 @@ impl EventKind {
             Self::HttpAnswered => "http.answered",
             Self::McpOpened => "mcp.opened",
             Self::McpRequest => "mcp.request",
+            Self::RegistryApproved => "registry.approved",
+            Self::RegistryChanged => "registry.changed",
+            Self::RegistryDrifted => "registry.drifted",
+            Self::RegistryRefused => "registry.refused",
+            Self::RegistryRegistered => "registry.registered",
+            Self::RegistryResumed => "registry.resumed",
+            Self::RegistryRetired => "registry.retired",
+            Self::RegistrySuspended => "registry.suspended",
         }
     }
 }
@@ -443,6 +495,20 @@ impl Act {
         object.optional("action", self.action.as_deref());
         object.optional("note", self.note.as_deref());
         object.optional("roles", self.roles.as_deref());
+    }
+}
+
+impl Registry {
+    fn write(&self, object: &mut Object<'_>) {
+        object.optional("kind", self.kind);
+        object.optional("name", self.name.as_deref());
+        object.optional("digest", self.digest.as_deref());
+        object.optional("state", self.state);
+        object.optional("cause", self.cause);
+        if self.findings > 0 {
+            object.number("findings", self.findings);
+        }
+        object.optional("note", self.note.as_deref());
     }
 }
 

@@ -4,5 +4,5 @@ pub mod event;
 
 pub use event::{
     Act, AdminEvent, Agent, Arguments, Credential, Decision, Digest, Event, EventKind, Mcp, Message, Outcome,
-    Principal, Stamp,
+    Principal, Registry, Stamp,
 };

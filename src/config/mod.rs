@@ -32,7 +32,7 @@ use crate::secret::Secret;
 
 pub use files::{ThisMachine, load, load_shape};
 pub use problem::{Complaint, Position, Problem, Report};
-pub use read::{Compile, Summary, counted, read, read_shape};
+pub use read::{Compile, Registered, Summary, counted, read, read_registered, read_shape};
 pub use secrets::{FoundFile, Machine};
 
 /// The least that starts, as `conf/minimal.yaml`.
@@ -410,6 +410,17 @@ pub struct ServerConfig {
     pub forward_claims: Vec<(Box<str>, http::HeaderName)>,
     /// How the registry governs it; `None`: not at all.
     pub governed: Option<Governed>,
+    /// Where it is declared.
+    pub declared: Declared,
+}
+
+/// Where a server is declared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Declared {
+    /// In the configuration file: governed when it says so.
+    InTheFile,
+    /// Through the API: always governed, and never at an address that the egress rules forbid.
+    InTheRegistry,
 }
 
 /// `servers[].managed`, and what goes with it.

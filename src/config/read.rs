@@ -8,13 +8,15 @@ mod process;
 mod route;
 mod server;
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::fields::{Log, Value};
-use super::secrets::{Look, Machine};
+use super::secrets::{FoundFile, Look, Machine};
 use super::values;
-use super::yaml::{self, Node};
-use super::{Config, Document, Problem, RouteConfig, RuleIssue};
+use super::yaml::{self, Kind, Node};
+use super::{Config, Declared, Document, Problem, RouteConfig, RuleIssue, ServerConfig};
+use crate::secret::Secret;
 use process::Web;
 
 /// Checks the conditions of a route's rules: [`crate::policy`]'s part, handed in so that the reader can put lines to them.
@@ -151,14 +153,94 @@ fn whole(root: &Node, log: &Log, look: Look<'_>, compile: Compile<'_>) -> Option
     })
 }
 
-/// Where a server is declared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Declared {
-    /// In the configuration file: governed when it says so.
-    InTheFile,
-    /// Through the API: always governed.
-    InTheRegistry,
+/// A server that is registered through the API, and the route to it.
+#[derive(Clone, Debug)]
+pub struct Registered {
+    /// The server.
+    pub server: ServerConfig,
+    /// The route.
+    pub route: Option<RouteConfig>,
 }
+
+/// Reads a server that is registered through the API: `text` is a JSON (or YAML) map with `server` and `route`, as entries of
+/// the lists of the configuration file `base`, and is held to the same rules. It names no file and no variable of this
+/// machine: secrets are the service's credentials (systemd) that `registry.credentials` lets it use.
+///
+/// # Errors
+/// Every problem, with a key path that begins with `server` or `route`.
+pub fn read_registered(
+    text: &str,
+    base: &Config,
+    machine: &dyn Machine,
+    compile: Compile<'_>,
+) -> Result<Registered, Vec<Problem>> {
+    let log = Log::default();
+    let root = yaml::parse(text).map_err(|problem| vec![problem])?;
+    let machine = OnlyCredentials { machine, names: &base.registry.credentials };
+    let look = Look::Inside(&machine);
+    let read = Value::root(&root, &log).map(|top| {
+        let server = top.find("server");
+        let server = top.must("server", server);
+        let route = top.find("route");
+        let name = server.as_ref().map(|server| server.follow("name"));
+        if let Some(name) = &name
+            && base.servers.iter().any(|known| Kind::Text(known.name.to_string()) == *name.kind())
+        {
+            name.complain("the name is taken", "give each server a name of its own");
+        }
+        let own =
+            name.as_ref().and_then(|name| if let Kind::Text(name) = name.kind() { Some(name.as_str()) } else { None });
+        let server = server.and_then(|v| server::server(&v, governance::Store::There, Declared::InTheRegistry, look));
+        let names = Names {
+            issuers: base.issuers.iter().map(|issuer| &*issuer.name).collect(),
+            servers: own.into_iter().collect(),
+        };
+        let route = match route {
+            Some(value) => {
+                let read = route::route(&value, &base.public_url, &names, compile)?;
+                if base.routes.iter().any(|known| known.path == read.path) {
+                    value.follow("path").complain("the path is taken", "give each route a path of its own");
+                }
+                Some(Some(read))
+            }
+            None => Some(None),
+        };
+        Some(Registered { server: server?, route: route? })
+    });
+    let problems = log.into_problems();
+    match read {
+        Some(read) if problems.is_empty() => Ok(read),
+        _ => Err(problems),
+    }
+}
+
+/// This machine, as far as somebody may look who writes to the API.
+struct OnlyCredentials<'m> {
+    machine: &'m dyn Machine,
+    names: &'m [Box<str>],
+}
+
+impl Machine for OnlyCredentials<'_> {
+    fn read(&self, path: &Path) -> Result<FoundFile, String> {
+        let directory = self.machine.env(CREDENTIALS).map(|text| PathBuf::from(text.expose()));
+        let may = directory.is_some_and(|directory| self.names.iter().any(|name| directory.join(&**name) == path));
+        if may {
+            return self.machine.read(path);
+        }
+        Err("may not be used here: a registered server has only the credentials that registry.credentials names"
+            .to_owned())
+    }
+
+    fn env(&self, name: &str) -> Option<Secret<String>> {
+        (name == CREDENTIALS).then(|| self.machine.env(name)).flatten()
+    }
+
+    fn cores(&self) -> usize {
+        self.machine.cores()
+    }
+}
+
+const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
 
 /// The names that routes and rules may refer to, taken even from entries with problems, so that those cause no others.
 struct Names<'a> {

@@ -17,7 +17,8 @@ use pingora_load_balancing::health_check::HealthCheck;
 use tokio::net::{TcpStream, lookup_host};
 use tracing::{info, warn};
 
-use crate::config::{InstanceConfig, ServerConfig};
+use crate::config::{Declared, InstanceConfig, ServerConfig};
+use crate::net::egress;
 use crate::routing::instance::Health;
 use crate::routing::pool::of_backend;
 use crate::routing::{Instance, Pool};
@@ -27,13 +28,14 @@ use crate::telemetry::metrics::Metrics;
 /// Resolves the instances of one server. A name that does not resolve keeps its last good address.
 pub struct Discovery {
     instances: Vec<(Arc<Instance>, InstanceConfig)>,
+    declared: Declared,
 }
 
 impl Discovery {
     /// Over the instances of one server.
     #[must_use]
-    pub fn new(instances: Vec<(Arc<Instance>, InstanceConfig)>) -> Self {
-        Self { instances }
+    pub fn new(instances: Vec<(Arc<Instance>, InstanceConfig)>, declared: Declared) -> Self {
+        Self { instances, declared }
     }
 }
 
@@ -42,7 +44,7 @@ impl ServiceDiscovery for Discovery {
     async fn discover(&self) -> pingora::Result<(BTreeSet<Backend>, HashMap<u64, bool>)> {
         let mut backends = BTreeSet::new();
         for (instance, config) in &self.instances {
-            if let Some(address) = resolve(&config.host, config.port).await {
+            if let Some(address) = resolve(&config.host, config.port, self.declared).await {
                 instance.resolved(address);
             }
             let Some(peer) = instance.peer() else { continue };
@@ -161,12 +163,15 @@ async fn keep_fresh(pool: std::sync::Weak<Pool>, interval: Duration) {
     }
 }
 
-async fn resolve(host: &str, port: u16) -> Option<SocketAddr> {
+async fn resolve(host: &str, port: u16, declared: Declared) -> Option<SocketAddr> {
     let host = host.trim_matches(['[', ']']);
+    // Whoever may register a server may not have the gateway ask the machine it runs on, or its cloud, for secrets.
+    let may_be_asked = |ip: IpAddr| declared == Declared::InTheFile || egress::may_be_called(ip);
     if let Ok(ip) = host.parse::<IpAddr>() {
-        return Some(SocketAddr::new(ip, port));
+        return may_be_asked(ip).then(|| SocketAddr::new(ip, port));
     }
     let mut addresses: Vec<SocketAddr> = lookup_host((host, port)).await.ok()?.collect();
+    addresses.retain(|address| may_be_asked(address.ip()));
     // A name may have several addresses in changing order: always the same one, IPv4 first, keeps connections pooled.
     addresses.sort_unstable();
     addresses.first().copied()

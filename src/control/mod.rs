@@ -2,7 +2,9 @@
 //! metrics endpoints. It never runs in the path of a request and meets the data plane only in [`crate::snapshot::Live`].
 
 pub mod admin;
+pub mod builder;
 pub mod certificates;
+pub mod governance;
 pub mod health;
 pub mod keys;
 pub mod phases;

@@ -14,27 +14,26 @@ use tracing::{error, info};
 
 use crate::audit::{Event, EventKind, Outcome};
 use crate::config::{self, Config, OnFull};
-use crate::net::Outbound;
-use crate::snapshot::{Live, Snapshot};
+use crate::snapshot::Live;
 use crate::telemetry::audit::AuditSink;
 use crate::telemetry::metrics::{Metrics, ReloadOutcome};
 
-use super::certificates::{Certificates, Prepared};
-use super::world;
+use super::builder::Builder;
+use super::certificates::Certificates;
 
 /// On SIGHUP reopens the audit file (log rotation) and reads the configuration again; reads it again too when the file has
 /// changed. A configuration with a problem replaces nothing.
 pub struct Reload {
     /// The file.
     pub path: PathBuf,
-    /// Where the new snapshot goes.
+    /// What is in force.
     pub live: Arc<Live>,
     /// Whose file is reopened, and where the reload is recorded.
     pub audit: AuditSink,
     /// Where the reload is counted.
     pub metrics: Arc<Metrics>,
-    /// What new issuers' keys are fetched with.
-    pub outbound: Outbound,
+    /// What builds the new snapshot.
+    pub builder: Arc<Builder>,
     /// What the TLS listeners show.
     pub certificates: Arc<Certificates>,
     /// Who else may ask for it.
@@ -118,7 +117,6 @@ impl Reload {
     }
 
     async fn reload(&self) -> Reloaded {
-        let before = self.live.take();
         let mut problems = Vec::new();
         let outcome = match config::load(&self.path, &config::rule_issues) {
             Err(report) => {
@@ -126,16 +124,14 @@ impl Reload {
                 problems = report.problems;
                 ReloadOutcome::Refused
             }
-            Ok(config) => match self.next(config, &before) {
+            Ok(config) => match self.put_in_force(config) {
                 Err(problem) => {
                     error!("The configuration was not reloaded; the last good one stays. {problem}");
                     problems.push(whole_file(problem));
                     ReloadOutcome::Refused
                 }
-                Ok((next, certificates)) => {
-                    info!(generation = next.generation, "The configuration was reloaded.");
-                    self.live.swap(next);
-                    self.certificates.apply(certificates);
+                Ok(generation) => {
+                    info!(generation, "The configuration was reloaded.");
                     ReloadOutcome::Applied
                 }
             },
@@ -149,11 +145,12 @@ impl Reload {
         }
     }
 
-    /// Everything that `config` puts in force, or the first reason why nothing of it is.
-    fn next(&self, config: Config, before: &Snapshot) -> Result<(Snapshot, Prepared), String> {
+    /// Puts everything in force that `config` says, or nothing; its generation, or the first reason why not.
+    fn put_in_force(&self, config: Config) -> Result<u64, String> {
         let certificates = self.certificates.prepare(&config.listeners()).map_err(|error| error.to_string())?;
-        let next = world::build(config, Some(before), &self.outbound, &self.metrics);
-        Ok((next.map_err(|error| error.to_string())?, certificates))
+        let generation = self.builder.reload(config).map_err(|error| error.to_string())?;
+        self.certificates.apply(certificates);
+        Ok(generation)
     }
 
     async fn record(&self, outcome: ReloadOutcome) {

@@ -187,7 +187,7 @@ fn pool_of(server: &Arc<ServerConfig>, tls: &TlsFiles, metrics: &Arc<Metrics>) -
         })
         .collect();
     let members = instances.iter().map(|(instance, _config)| Arc::clone(instance)).collect();
-    let discovery = Discovery::new(instances);
+    let discovery = Discovery::new(instances, server.declared);
     let probe = Probe::new(Arc::clone(server), Arc::clone(metrics));
     Pool::new(members, Box::new(discovery), Box::new(probe), server.health.interval)
 }

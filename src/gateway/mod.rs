@@ -7,6 +7,7 @@ mod decisions;
 pub mod door;
 pub mod exchange;
 mod forward;
+pub mod governance;
 mod local;
 mod meters;
 mod pipeline;
@@ -41,6 +42,7 @@ use self::annotations::Annotations;
 use self::decisions::Decisions;
 use self::exchange::Exchanger;
 use self::forward::Patience;
+use self::governance::{DIGESTS_MAX, Digests, Observer};
 use self::meters::Meters;
 use self::pipeline::Admitted;
 use self::record::{Record, RequestIds};
@@ -67,6 +69,8 @@ struct Shell {
     exchanger: Exchanger,
     revoked: Revoked,
     annotations: Annotations,
+    digests: Digests,
+    observer: Option<Observer>,
     request_ids: RequestIds,
     random: SystemRandom,
     lifecycle: Arc<Lifecycle>,
@@ -247,7 +251,7 @@ impl ProxyHttp for Gateway {
 
 impl Gateway {
     /// A gateway that serves what is live, and tells `metrics` and `audit` of it. `outbound` reaches token endpoints;
-    /// `lifecycle` says when the process is on its way out.
+    /// `lifecycle` says when the process is on its way out; `observer` is told what lists show for the first time.
     ///
     /// # Errors
     /// When the system has no random numbers.
@@ -257,6 +261,7 @@ impl Gateway {
         audit: AuditSink,
         outbound: Outbound,
         lifecycle: Arc<Lifecycle>,
+        observer: Option<Observer>,
     ) -> Result<Self, ring::error::Unspecified> {
         let random = SystemRandom::new();
         let mut process = [0; 8];
@@ -270,6 +275,8 @@ impl Gateway {
             exchanger: credentials::exchanger(outbound, limits.credential_cache, &metrics),
             revoked: Revoked::new(limits.revoked_sessions),
             annotations: Annotations::default(),
+            digests: Digests::new(DIGESTS_MAX),
+            observer,
             request_ids: RequestIds::new(u64::from_be_bytes(process)),
             watchdog: Arc::new(Watchdog::new(Arc::clone(&lifecycle), Arc::clone(&live))),
             live,

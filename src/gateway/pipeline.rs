@@ -19,7 +19,7 @@ use crate::time::UnixSeconds;
 use super::credentials::{self, Obtained};
 use super::record::Record;
 use super::rejection::Rejection;
-use super::{Shell, body, local, tokens};
+use super::{Shell, body, governance, local, tokens};
 
 /// Everything that was decided about a request that may go on. Made by [`admit`] and nowhere else.
 pub(super) struct Admitted {
@@ -85,6 +85,7 @@ pub(super) async fn admit(
     let ask = classify(shell, &world, &route, client, record).await?;
     let session = open_session(shell, &world, &route, &caller, &ask, client, record)?;
     let permits = decide(shell, &route, &caller, &subject_token, &ask, client, record)?;
+    governance::check(shell, &world, &route, &ask, record)?;
     let instance = pick(&route, session.as_ref(), record)?;
     promise_record(shell, &world, record).await?;
     let credential = obtain(shell, &route, &caller, &subject_token, &permits, record).await?;

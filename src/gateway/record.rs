@@ -202,6 +202,11 @@ impl Record {
         self.decision = Some(audit::Decision { effect: Effect::Allow, rule, reason: "permitted" });
     }
 
+    /// Notes that something passes that nobody has approved: the server's pins only warn.
+    pub(super) fn passed_unapproved(&mut self) {
+        self.detail = Some("not_approved");
+    }
+
     /// Notes what the server will see in place of the token.
     pub(super) fn credential(&mut self, credential: &Credential) {
         self.credential = Some(credential.into());
@@ -288,6 +293,7 @@ impl Record {
             mcp: self.mcp.clone(),
             arguments: self.arguments.clone(),
             decision: self.decision.clone(),
+            registry: None,
             act: None,
             credential: self.credential.clone(),
             status: None,

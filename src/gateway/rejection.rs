@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use crate::credential::ExchangeError;
 use crate::identity::AuthnError;
 use crate::mcp::{RequestError, RequestId, Revision};
+use crate::registry::record::Cause;
 
 /// Every way the gateway refuses.
 #[derive(Clone, Debug)]
@@ -67,8 +68,12 @@ pub(crate) enum Rejection {
     NotAcceptable,
     /// The body is not what MCP speaks.
     Request(RequestError),
+    /// The server is not approved, or was taken out of use.
+    ServerSuspended,
     /// The process ends, and its successor serves: what is still open is ended.
     ShuttingDown,
+    /// The tool, prompt or resource is not what was approved; none: it was taken out of use.
+    ToolQuarantined(Option<Cause>),
     /// The session is unknown, expired, forged or someone else's: all alike.
     UnknownSession,
     /// `Content-Type` is not JSON, or the body is encoded.
@@ -130,7 +135,9 @@ impl Rejection {
                 (S::NOT_ACCEPTABLE, "not_acceptable", "Accept must cover application/json and text/event-stream")
             }
             Self::Request(error) => (error.status(), error.label(), error.public_message()),
+            Self::ServerSuspended => (S::FORBIDDEN, "server_suspended", "the server is not approved for use"),
             Self::ShuttingDown => (S::SERVICE_UNAVAILABLE, "shutting_down", "the gateway is being replaced; ask again"),
+            Self::ToolQuarantined(_) => (S::FORBIDDEN, "tool_quarantined", "not approved for use"),
             Self::UnknownSession => (S::NOT_FOUND, "unknown_session", "unknown session; initialize a new one"),
             Self::UnsupportedMediaType => (
                 S::UNSUPPORTED_MEDIA_TYPE,
@@ -161,6 +168,9 @@ impl Rejection {
 
     /// A finer fixed word for the audit record, where the reason has several causes.
     pub(crate) fn detail(&self) -> Option<&'static str> {
+        if let Self::ToolQuarantined(cause) = self {
+            return Some(cause.map_or("suspended", Cause::label));
+        }
         if let Self::Exchange(error) = self { Some(error.label()) } else { self.public_detail() }
     }
 

@@ -9,12 +9,13 @@ use pingora_proxy::Session as Client;
 use ring::rand::SecureRandom;
 
 use crate::mcp::list_stream::ListStream;
-use crate::mcp::listing::{Asked, Filtered, ListItem, filter_answer};
+use crate::mcp::listing::{Asked, Filtered, Keep, ListItem, filter_answer};
 use crate::mcp::{Era, sse};
 use crate::policy::{self, Facts, Item};
 use crate::session::{self, Binding, Session};
 use crate::telemetry::metrics::{OpenStream, SessionEvent};
 
+use super::governance::Inspection;
 use super::pipeline::{Admitted, Ask, SESSION_ID};
 use super::record::{Record, X_REQUEST_ID};
 use super::rejection::Rejection;
@@ -351,12 +352,7 @@ impl Events {
 
 /// Calls `filter` with the question whether the caller may see a list item. What a list says of its tools is learned on
 /// the way.
-fn with_filter<T>(
-    shell: &Shell,
-    admitted: &Admitted,
-    record: &Record,
-    filter: impl FnOnce(&mut dyn FnMut(ListItem<'_>) -> bool) -> T,
-) -> T {
+fn with_filter<T>(shell: &Shell, admitted: &Admitted, record: &Record, filter: impl FnOnce(Keep<'_>) -> T) -> T {
     let route = &admitted.route;
     let facts = Facts {
         now: admitted.arrived_at,
@@ -369,7 +365,9 @@ fn with_filter<T>(
         body_bytes: record.bytes_in,
         revision: admitted.ask.revision(),
     };
-    let mut keep = |item: ListItem<'_>| {
+    let mut inspection = Inspection::new(shell, &admitted.world, &route.server, admitted.arrived_at);
+    let mut keep = |item: ListItem<'_>, definition: &str| {
+        let is_approved = inspection.shows(&item, definition);
         let item = match item {
             ListItem::Prompt { name } => Item::Prompt(name),
             ListItem::Resource { uri } => Item::Resource(uri),
@@ -379,7 +377,7 @@ fn with_filter<T>(
                 Item::Tool(name)
             }
         };
-        policy::is_visible(&route.policy, &admitted.caller, route.server.name(), item, &facts)
+        is_approved && policy::is_visible(&route.policy, &admitted.caller, route.server.name(), item, &facts)
     };
     filter(&mut keep)
 }

@@ -7,8 +7,8 @@ use super::Method;
 use super::RequestId;
 use super::listing::Asked;
 use super::listing::Filtered;
+use super::listing::Keep;
 use super::listing::ListError;
-use super::listing::ListItem;
 use super::listing::filter_messages;
 use super::sse::Piece;
 use super::sse::Splitter;
@@ -64,12 +64,7 @@ impl ListStream {
     ///
     /// # Errors
     /// [`StreamError`]; `out` then holds what came before the fault, and nothing more may be taken from the stream.
-    pub fn push(
-        &mut self,
-        chunk: Bytes,
-        keep: &mut dyn FnMut(ListItem<'_>) -> bool,
-        out: &mut Vec<Bytes>,
-    ) -> Result<(), StreamError> {
+    pub fn push(&mut self, chunk: Bytes, keep: Keep<'_>, out: &mut Vec<Bytes>) -> Result<(), StreamError> {
         self.splitter.push(chunk);
         while let Some(piece) = self.splitter.next_piece()? {
             out.extend(self.filter(piece, keep)?);
@@ -81,11 +76,7 @@ impl ListStream {
     ///
     /// # Errors
     /// [`StreamError::List`].
-    pub fn finish(
-        &mut self,
-        keep: &mut dyn FnMut(ListItem<'_>) -> bool,
-        out: &mut Vec<Bytes>,
-    ) -> Result<(), StreamError> {
+    pub fn finish(&mut self, keep: Keep<'_>, out: &mut Vec<Bytes>) -> Result<(), StreamError> {
         let splitter = std::mem::replace(&mut self.splitter, Splitter::new(0));
         if let Some(piece) = splitter.finish() {
             out.extend(self.filter(piece, keep)?);
@@ -100,7 +91,7 @@ impl ListStream {
     }
 
     /// What to send for a piece; none for a second answer to the same request.
-    fn filter(&mut self, piece: Piece, keep: &mut dyn FnMut(ListItem<'_>) -> bool) -> Result<Option<Bytes>, ListError> {
+    fn filter(&mut self, piece: Piece, keep: Keep<'_>) -> Result<Option<Bytes>, ListError> {
         let event = piece.event();
         let Some(data) = event.data.filter(|data| !data.is_empty()) else { return Ok(Some(piece.raw)) };
         let is_message = event.name.is_none_or(|name| name.is_empty() || name == "message");

@@ -6,6 +6,7 @@
 use std::ops::Range;
 
 use super::Era;
+use super::ItemKind;
 use super::Method;
 use super::RequestId;
 use super::json::DEPTH_MAX;
@@ -56,6 +57,9 @@ pub enum ListItem<'a> {
         param_headers: Result<&'a ParamHeaders, ParamHeaderError>,
     },
 }
+
+/// Whether an item is kept: it is asked with what it is, and with its definition as it stands in the list.
+pub type Keep<'k> = &'k mut dyn FnMut(ListItem<'_>, &str) -> bool;
 
 /// What became of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,12 +113,7 @@ impl ListError {
 ///
 /// # Errors
 /// [`ListError`]; then nothing of the answer may be sent on.
-pub fn filter_answer(
-    asked: Asked<'_>,
-    era: Era,
-    answer: &[u8],
-    keep: &mut dyn FnMut(ListItem<'_>) -> bool,
-) -> Result<Filtered, ListError> {
+pub fn filter_answer(asked: Asked<'_>, era: Era, answer: &[u8], keep: Keep<'_>) -> Result<Filtered, ListError> {
     filter_messages(asked, era, answer, keep).map(|outcome| outcome.filtered)
 }
 
@@ -123,7 +122,7 @@ pub fn filter_answer(
 #[must_use]
 pub fn tool_param_headers(answer: &[u8]) -> Vec<(Box<str>, Result<ParamHeaders, ParamHeaderError>)> {
     let mut tools = Vec::new();
-    let mut learn = |item: ListItem<'_>| {
+    let mut learn = |item: ListItem<'_>, _definition: &str| {
         if let ListItem::Tool { name, param_headers } = item {
             tools.push((Box::from(name), param_headers.cloned()));
         }
@@ -133,6 +132,57 @@ pub fn tool_param_headers(answer: &[u8]) -> Vec<(Box<str>, Result<ParamHeaders, 
         Ok(_) => tools,
         Err(_) => Vec::new(),
     }
+}
+
+/// One page of a list, as the gateway itself reads it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// The definitions, each as it stands in the list, with the name that it gives; none for one without a readable name.
+    pub items: Vec<(Option<Box<str>>, Box<str>)>,
+    /// What the next page is asked with; none when this is the last.
+    pub next: Option<Box<str>>,
+}
+
+/// What came back for a request of the gateway's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OwnAnswer<T> {
+    /// An error, by its code; 0 when it has none.
+    Error(i64),
+    /// The result.
+    Result(T),
+}
+
+/// Reads the answer to a list request of the gateway's own with the id `id`, as strictly as one for a client.
+///
+/// # Errors
+/// [`ListError`].
+pub fn read_page(kind: ItemKind, id: u64, answer: &[u8]) -> Result<OwnAnswer<Page>, ListError> {
+    let messages = read_answer(answer).map_err(ListError::Json)?.ok_or(ListError::NotAMessage)?;
+    let id = id.to_string();
+    let is_ours = |message: &&Answer<'_>| message.id.is_some_and(|found| canonical_id(found.text) == canonical_id(&id));
+    let message = messages.iter().find(is_ours).ok_or(ListError::ForeignAnswer)?;
+    let Some(result) = &message.result else {
+        let code = message.error.and_then(|error| serde_json::from_str::<ErrorCode>(error.text).ok());
+        return Ok(OwnAnswer::Error(code.map_or(0, |error| error.code)));
+    };
+    let mut page = Page { items: Vec::new(), next: result.next_cursor.and_then(|raw| raw.as_str()).map(Into::into) };
+    let list = result.lists.iter().find(|list| list.of.kind() == kind).ok_or(ListError::NotAList)?;
+    if list.kind != Kind::Array {
+        return Err(ListError::NotAList);
+    }
+    if list.items.len() > LIST_ITEMS_MAX {
+        return Err(ListError::TooLong);
+    }
+    page.items.extend(list.items.iter().map(|item| {
+        let name = item.name_of(list.of).and_then(|raw| raw.as_str()).map(Into::into);
+        (name, item.text.into())
+    }));
+    Ok(OwnAnswer::Result(page))
+}
+
+#[derive(serde::Deserialize)]
+struct ErrorCode {
+    code: i64,
 }
 
 /// How many items one list may have. Servers with more have pages (MCP, Pagination).
@@ -149,12 +199,7 @@ pub(super) struct Outcome {
 }
 
 /// [`filter_answer`] that also tells which requests the answer answers.
-pub(super) fn filter_messages(
-    asked: Asked<'_>,
-    era: Era,
-    answer: &[u8],
-    keep: &mut dyn FnMut(ListItem<'_>) -> bool,
-) -> Result<Outcome, ListError> {
+pub(super) fn filter_messages(asked: Asked<'_>, era: Era, answer: &[u8], keep: Keep<'_>) -> Result<Outcome, ListError> {
     let messages = read_answer(answer).map_err(ListError::Json)?.ok_or(ListError::NotAMessage)?;
     if messages.len() > ANSWERS_MAX {
         return Err(ListError::TooLong);
@@ -204,6 +249,7 @@ struct ListResult<'a> {
     raw: Raw<'a>,
     is_empty: bool,
     cache_scope: Option<Raw<'a>>,
+    next_cursor: Option<Raw<'a>>,
     result_type: Option<Raw<'a>>,
     lists: Vec<List<'a>>,
 }
@@ -226,10 +272,32 @@ enum ListOf {
 /// One element of a list; without any members when it is no object, or when a key could be taken for another.
 struct Item<'a> {
     place: Range<usize>,
+    text: &'a str,
     name: Option<Raw<'a>>,
     uri: Option<Raw<'a>>,
     uri_template: Option<Raw<'a>>,
     input_schema: Option<Raw<'a>>,
+}
+
+impl ListOf {
+    fn kind(self) -> ItemKind {
+        match self {
+            Self::Prompts => ItemKind::Prompt,
+            Self::ResourceTemplates => ItemKind::ResourceTemplate,
+            Self::Resources => ItemKind::Resource,
+            Self::Tools => ItemKind::Tool,
+        }
+    }
+}
+
+impl<'a> Item<'a> {
+    fn name_of(&self, of: ListOf) -> Option<Raw<'a>> {
+        match of {
+            ListOf::Prompts | ListOf::Tools => self.name,
+            ListOf::ResourceTemplates => self.uri_template,
+            ListOf::Resources => self.uri,
+        }
+    }
 }
 
 impl Answer<'_> {
@@ -250,7 +318,7 @@ fn edit_result(
     asked: Asked<'_>,
     era: Era,
     result: &ListResult<'_>,
-    keep: &mut dyn FnMut(ListItem<'_>) -> bool,
+    keep: Keep<'_>,
     edits: &mut Vec<Edit>,
 ) -> Result<(), ListError> {
     if result.raw.kind != Kind::Object {
@@ -300,21 +368,16 @@ fn edit_result(
     Ok(())
 }
 
-fn is_kept(of: ListOf, era: Era, item: &Item<'_>, keep: &mut dyn FnMut(ListItem<'_>) -> bool) -> bool {
-    let name = match of {
-        ListOf::Prompts | ListOf::Tools => item.name,
-        ListOf::ResourceTemplates => item.uri_template,
-        ListOf::Resources => item.uri,
-    };
-    let Some(name) = name.and_then(|raw| raw.as_str()) else { return false };
+fn is_kept(of: ListOf, era: Era, item: &Item<'_>, keep: Keep<'_>) -> bool {
+    let Some(name) = item.name_of(of).and_then(|raw| raw.as_str()) else { return false };
     match of {
-        ListOf::Prompts => keep(ListItem::Prompt { name: &name }),
-        ListOf::ResourceTemplates => keep(ListItem::ResourceTemplate { uri_template: &name }),
-        ListOf::Resources => keep(ListItem::Resource { uri: &name }),
+        ListOf::Prompts => keep(ListItem::Prompt { name: &name }, item.text),
+        ListOf::ResourceTemplates => keep(ListItem::ResourceTemplate { uri_template: &name }, item.text),
+        ListOf::Resources => keep(ListItem::Resource { uri: &name }, item.text),
         ListOf::Tools => {
             let param_headers = param_headers(item);
             let param_headers = param_headers.as_ref().map_err(|error| *error);
-            let kept = keep(ListItem::Tool { name: &name, param_headers });
+            let kept = keep(ListItem::Tool { name: &name, param_headers }, item.text);
             kept && (param_headers.is_ok() || era == Era::Legacy)
         }
     }
@@ -390,6 +453,7 @@ fn read_message<'a>(reader: &mut Reader<'a>) -> Result<Answer<'a>, JsonError> {
 fn read_result<'a>(reader: &mut Reader<'a>) -> Result<ListResult<'a>, JsonError> {
     let mut is_empty = true;
     let mut cache_scope = None;
+    let mut next_cursor = None;
     let mut result_type = None;
     let mut lists = Vec::new();
     let raw = if reader.peek()? == Kind::Object {
@@ -400,6 +464,7 @@ fn read_result<'a>(reader: &mut Reader<'a>) -> Result<ListResult<'a>, JsonError>
                 "resourceTemplates" => lists.push(read_list(reader, ListOf::ResourceTemplates)?),
                 "resources" => lists.push(read_list(reader, ListOf::Resources)?),
                 "tools" => lists.push(read_list(reader, ListOf::Tools)?),
+                "nextCursor" => next_cursor = Some(reader.skip()?),
                 "cacheScope" => cache_scope = Some(reader.skip()?),
                 "resultType" => result_type = Some(reader.skip()?),
                 other if keys::is_variant(other, keys::LIST_KEYS) => return Err(JsonError::VariantKey),
@@ -410,7 +475,7 @@ fn read_result<'a>(reader: &mut Reader<'a>) -> Result<ListResult<'a>, JsonError>
     } else {
         reader.skip()?
     };
-    Ok(ListResult { raw, is_empty, cache_scope, result_type, lists })
+    Ok(ListResult { raw, is_empty, cache_scope, next_cursor, result_type, lists })
 }
 
 fn read_list<'a>(reader: &mut Reader<'a>, of: ListOf) -> Result<List<'a>, JsonError> {
@@ -431,7 +496,7 @@ fn read_list<'a>(reader: &mut Reader<'a>, of: ListOf) -> Result<List<'a>, JsonEr
 }
 
 fn read_item<'a>(reader: &mut Reader<'a>) -> Result<Item<'a>, JsonError> {
-    let mut item = Item { place: 0..0, name: None, uri: None, uri_template: None, input_schema: None };
+    let mut item = Item { place: 0..0, text: "", name: None, uri: None, uri_template: None, input_schema: None };
     let mut has_variant = false;
     let raw = if reader.peek()? == Kind::Object {
         reader.object(|reader, key| {
@@ -449,6 +514,7 @@ fn read_item<'a>(reader: &mut Reader<'a>) -> Result<Item<'a>, JsonError> {
         reader.skip()?
     };
     item.place = raw.start..raw.end();
+    item.text = raw.text;
     if has_variant {
         item.name = None;
         item.uri = None;

@@ -31,7 +31,7 @@ pub use classify::{ClassifyLimits, Unclassified, bodyless_revision, classify};
 pub use error::RequestError;
 pub use item::ItemKind;
 pub use list_stream::{ListStream, StreamError};
-pub use listing::{Asked, Filtered, ListError, ListItem, filter_answer, tool_param_headers};
+pub use listing::{Asked, Filtered, Keep, ListError, ListItem, filter_answer, tool_param_headers};
 pub use message::{JsonText, McpRequest, Message, MessageKind, RequestId, Target};
 pub use method::Method;
 pub use param_headers::{ParamHeaderError, ParamHeaders, check_param_headers};

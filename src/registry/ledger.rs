@@ -2,6 +2,7 @@
 //! them as a pure function: what would be written, or why not.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use crate::mcp::ItemKind;
 use crate::time::UnixSeconds;
@@ -85,6 +86,15 @@ pub struct Unreadable {
     pub error: DefinitionError,
     /// Of its bytes, to recognize it.
     pub digest: Digest,
+}
+
+/// What a list that has passed held of things that were never seen before.
+#[derive(Clone, Debug)]
+pub struct Passed {
+    /// Whose list.
+    pub server: Arc<str>,
+    /// The things.
+    pub items: Vec<Observed>,
 }
 
 /// Who has seen a list.
@@ -649,5 +659,5 @@ fn act_on_item(item: &ItemRecord, what: &str, digest: Option<Digest>, by: By<'_>
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a failed test may panic")]
+#[expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "a failed test may panic")]
 mod tests;

@@ -17,7 +17,8 @@ fn on_both(test: impl AsyncFn(Store)) {
     let config = StoreConfig { place, poll: Duration::from_millis(100) };
     runtime.block_on(async { test(Store::open(&config).await.unwrap()).await }).unwrap();
     let Some(server) = postgres::Server::start() else { return };
-    let config = StoreConfig { place: StorePlace::Postgres(server.url()), poll: Duration::from_millis(100) };
+    let config =
+        StoreConfig { place: StorePlace::Postgres(Secret::new(server.url())), poll: Duration::from_millis(100) };
     runtime.block_on(async { test(Store::open(&config).await.unwrap()).await }).unwrap();
 }
 
@@ -224,7 +225,8 @@ fn a_place_that_cannot_be_opened_is_away() {
 fn gateways_on_postgresql_hear_of_each_others_changes() {
     let Some(server_process) = postgres::Server::start() else { return };
     let runtime = Background::start().unwrap();
-    let config = StoreConfig { place: StorePlace::Postgres(server_process.url()), poll: Duration::from_secs(60) };
+    let config =
+        StoreConfig { place: StorePlace::Postgres(Secret::new(server_process.url())), poll: Duration::from_secs(60) };
     runtime
         .block_on(async {
             let (one, other) = (Store::open(&config).await.unwrap(), Store::open(&config).await.unwrap());

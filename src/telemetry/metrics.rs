@@ -51,6 +51,12 @@ pub struct Metrics {
     config_reloads: IntCounterVec,
     tls_certificate_not_after: IntGaugeVec,
     tls_certificate_reloads: IntCounterVec,
+    registry_items: IntGaugeVec,
+    registry_drift: IntCounterVec,
+    registry_calls: IntCounterVec,
+    registry_reads: IntCounterVec,
+    registry_observations_dropped: IntCounter,
+    registry_store_up: IntGauge,
 }
 
 /// What a request asked, as far as a label may say.
@@ -274,6 +280,35 @@ impl Metrics {
                 "Reloads of a listener's certificate, by outcome.",
                 &["listener", "outcome"],
             )?,
+            registry_items: gauges(
+                "registry_items",
+                "Items of governed servers, by where they stand.",
+                &["server", "state"],
+            )?,
+            registry_drift: counters(
+                "registry_drift_total",
+                "Items that are not what was approved, by kind and cause, each time that is found.",
+                &["server", "kind", "cause"],
+            )?,
+            registry_calls: counters(
+                "registry_unapproved_calls_total",
+                "Calls of items that are not approved, by cause and by what became of them.",
+                &["server", "cause", "result"],
+            )?,
+            registry_reads: counters(
+                "registry_reads_total",
+                "Readings of a server's lists in the background, by outcome.",
+                &["server", "outcome"],
+            )?,
+            registry_observations_dropped: {
+                let dropped = IntCounter::with_opts(
+                    Opts::new("registry_observations_dropped_total", "Lists that passed and were not looked at.")
+                        .namespace(NAMESPACE),
+                )?;
+                registry.register(Box::new(dropped.clone()))?;
+                dropped
+            },
+            registry_store_up: gauge("registry_store_up", "Whether the store of the registry answers: 1 or 0.")?,
             registry: registry.clone(),
         };
         registry.register(Box::new(ProcessCollector::for_self()))?;
@@ -393,6 +428,37 @@ impl Metrics {
     /// The certificate of a listener was read again.
     pub fn certificate_reloaded(&self, listener: &str, outcome: ReloadOutcome) {
         self.tls_certificate_reloads.with_label_values(&[listener, outcome.label()]).inc();
+    }
+
+    /// How many items of a governed server stand where. `state` is one of a fixed set.
+    pub fn registry_items(&self, server: &str, state: &'static str, items: usize) {
+        self.registry_items.with_label_values(&[server, state]).set(i64::try_from(items).unwrap_or(i64::MAX));
+    }
+
+    /// An item is not what was approved. `kind` and `cause` are each one of a fixed set.
+    pub fn registry_drifted(&self, server: &str, kind: &'static str, cause: &'static str) {
+        self.registry_drift.with_label_values(&[server, kind, cause]).inc();
+    }
+
+    /// An item that is not approved was called. `cause` is one of a fixed set.
+    pub fn registry_call(&self, server: &str, cause: &'static str, passed: bool) {
+        let result = if passed { "passed" } else { "refused" };
+        self.registry_calls.with_label_values(&[server, cause, result]).inc();
+    }
+
+    /// The lists of a server were read. `outcome` is one of a fixed set.
+    pub fn registry_read(&self, server: &str, outcome: &'static str) {
+        self.registry_reads.with_label_values(&[server, outcome]).inc();
+    }
+
+    /// A list that passed was not looked at.
+    pub fn registry_observations_dropped(&self) {
+        self.registry_observations_dropped.inc();
+    }
+
+    /// Whether the store answers.
+    pub fn registry_store_up(&self, up: bool) {
+        self.registry_store_up.set(i64::from(up));
     }
 
     /// Records written to one kind of sink.

@@ -29,6 +29,7 @@ mod metrics_audit;
 mod policy;
 mod protocol;
 mod refusals;
+mod registry;
 mod reload;
 mod routing;
 mod sessions;

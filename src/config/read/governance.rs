@@ -144,7 +144,10 @@ pub(super) fn governed(
             place.complain("nothing is there to keep what is approved", "name a store, or leave managed out");
             return None;
         }
-        return Some(Some(Governed { pins: pins_read?, kinds: kinds_read?, discovery: discovery_read? }));
+        let mut kinds = kinds_read?;
+        kinds.sort_unstable();
+        kinds.dedup();
+        return Some(Some(Governed { pins: pins_read?, kinds, discovery: discovery_read? }));
     }
     for value in [pins, kinds, discovery].into_iter().flatten() {
         value.complain("says how a server is governed that is not", "write managed: true, or leave it out");
@@ -162,9 +165,8 @@ fn discovery_of(value: &Value<'_>, fallback: &dyn Fn() -> Discovery, look: Look<
     }
     value.map(|fields| {
         let fallback = fallback();
-        let place = fields.find("credential");
-        let credential = match &place {
-            Some(place) => super::server::credential(place, look),
+        let credential = match fields.find("credential") {
+            Some(place) => reader_credential(&place, look),
             None => Some(fallback.credential),
         };
         let words = [
@@ -174,16 +176,20 @@ fn discovery_of(value: &Value<'_>, fallback: &dyn Fn() -> Discovery, look: Look<
         ];
         let protocol =
             fields.or("protocol", DiscoveryProtocol::default(), |v| v.parse(|text| values::word(text, &words)));
-        let credential = credential?;
-        if let (Plan::TokenExchange(_), Some(place)) = (&credential, place) {
-            place.complain(
-                "nobody's token is there to be exchanged when the gateway reads for itself",
-                "use static or none",
-            );
-            return None;
-        }
-        Some(Some(Discovery { credential, protocol: protocol? }))
+        Some(Some(Discovery { credential: credential?, protocol: protocol? }))
     })
+}
+
+/// What the gateway shows in its own name: nobody's token is there to be exchanged.
+fn reader_credential(value: &Value<'_>, look: Look<'_>) -> Option<Plan> {
+    if let Kind::Text(word) = value.kind() {
+        if word == "none" {
+            return Some(Plan::None);
+        }
+        value.complain(format!("{} is not a kind of credential", quote(word)), "write none, or a map with static");
+        return None;
+    }
+    value.map(|fields| fields.required("static", |v| super::server::static_secret(v, look)))
 }
 
 const KIB: usize = 1024;

@@ -12,11 +12,11 @@ use crate::config::problem::Complaint;
 use crate::config::secrets::{self, Keep, Look};
 use crate::config::values::{self, quote};
 use crate::config::yaml::Kind;
-use crate::config::{HealthSettings, InstanceConfig, ServerConfig, UpstreamTimeouts, UpstreamTls};
+use crate::config::{Declared, HealthSettings, InstanceConfig, ServerConfig, UpstreamTimeouts, UpstreamTls};
 use crate::credential::{ClientAuth, ExchangePlan, Plan};
 use crate::secret::Secret;
 
-use super::{Declared, governance};
+use super::governance;
 
 pub(super) fn server(
     value: &Value<'_>,
@@ -69,6 +69,7 @@ pub(super) fn server(
             credential: credential?,
             forward_claims: forward_claims?,
             governed: governed?,
+            declared,
         })
     })
 }
@@ -201,7 +202,7 @@ fn host_name(text: &str) -> Result<String, Complaint> {
     Err(Complaint::new(format!("{} is not a host name", quote(text)), "write the name in the server's certificate"))
 }
 
-pub(super) fn credential(value: &Value<'_>, look: Look<'_>) -> Option<Plan> {
+fn credential(value: &Value<'_>, look: Look<'_>) -> Option<Plan> {
     const HINT: &str = "write none, or a map with one of static and token_exchange";
     if let Kind::Text(word) = value.kind() {
         if word == "none" {
@@ -216,7 +217,7 @@ pub(super) fn credential(value: &Value<'_>, look: Look<'_>) -> Option<Plan> {
     })
 }
 
-fn static_secret(value: &Value<'_>, look: Look<'_>) -> Option<Plan> {
+pub(super) fn static_secret(value: &Value<'_>, look: Look<'_>) -> Option<Plan> {
     value.map(|fields| {
         let header = fields.or("header", http::header::AUTHORIZATION, |v| v.parse(credential_header));
         let prefix = fields.or("prefix", "", Value::text_or_blank);

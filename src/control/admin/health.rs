@@ -8,7 +8,7 @@ use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use serde::Serialize;
 
-use crate::snapshot::Snapshot;
+use crate::control::governance::{Governance, StoreStatus};
 
 use super::Admin;
 
@@ -19,13 +19,18 @@ pub(super) async fn healthz() -> Response {
 
 /// `/readyz`: 200 when requests can be served, else 503 and why.
 pub(super) async fn readyz(State(admin): State<Arc<Admin>>) -> Response {
-    let status = Status::of(&admin.live.peek(), admin.lifecycle.is_draining());
-    if status.ready { text(StatusCode::OK, "ready\n") } else { json(StatusCode::SERVICE_UNAVAILABLE, &status) }
+    let status = Status::of(&admin);
+    if !status.ready {
+        return json(StatusCode::SERVICE_UNAVAILABLE, &status);
+    }
+    let is_away = status.store == Some("away");
+    let away = "ready; the store is away, and what was approved stays in force\n";
+    text(StatusCode::OK, if is_away { away } else { "ready\n" })
 }
 
 /// `/status`, for the operator's tools.
 pub(super) async fn status(State(admin): State<Arc<Admin>>) -> Response {
-    json(StatusCode::OK, &Status::of(&admin.live.peek(), admin.lifecycle.is_draining()))
+    json(StatusCode::OK, &Status::of(&admin))
 }
 
 /// What `/status` tells, and `/readyz` when it is not.
@@ -37,6 +42,9 @@ pub(super) struct Status {
     config_generation: u64,
     /// Which parts decide on requests. All of them always do: none can be switched off.
     enforcing: [&'static str; 4],
+    /// How it goes with the store of the registry: `up`, `away` (what was in force stays) or `never_read`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    store: Option<&'static str>,
     issuers: Vec<IssuerStatus>,
     servers: Vec<ServerStatus>,
     routes: Vec<String>,
@@ -63,7 +71,8 @@ struct InstanceStatus {
 
 impl Status {
     /// Of this very moment.
-    pub(super) fn of(world: &Snapshot, draining: bool) -> Self {
+    pub(super) fn of(admin: &Admin) -> Self {
+        let (world, draining) = (admin.live.take(), admin.lifecycle.is_draining());
         let issuers: Vec<IssuerStatus> = world
             .issuers
             .iter()
@@ -91,8 +100,17 @@ impl Status {
             servers.iter().all(|server| server.instances.iter().any(|instance| instance.takes_new_work));
         let mut routes: Vec<String> = world.routes().map(|route| route.config.path.to_string()).collect();
         routes.sort_unstable();
+        let store = admin.governance.as_ref().map(Governance::status);
+        // A gateway whose store is away serves what was in force: were it not ready, the loss of one database would take all
+        // gateways out of service.
+        let has_store = store != Some(StoreStatus::NeverRead);
         Self {
-            ready: has_keys && has_instances && !draining,
+            ready: has_keys && has_instances && has_store && !draining,
+            store: store.map(|store| match store {
+                StoreStatus::Away => "away",
+                StoreStatus::NeverRead => "never_read",
+                StoreStatus::Up => "up",
+            }),
             draining,
             version: env!("CARGO_PKG_VERSION"),
             config_generation: world.generation,

@@ -37,11 +37,12 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::recent::Recent;
 use crate::time::Clock;
 
+use super::governance::Governance;
 use super::reload::ReloadDesk;
 
 pub use listener::AdminListener;
 pub use metrics_page::MetricsPage;
-pub use signin::sessions::{InMemory, Sessions};
+pub use signin::sessions::{InMemory, Sessions, sessions_of};
 
 use problem::Problem;
 use signin::Attempts;
@@ -67,6 +68,8 @@ pub struct Parts {
     pub reload: ReloadDesk,
     /// Where it is kept who has signed in.
     pub sessions: Arc<dyn Sessions>,
+    /// The registry, where there is one.
+    pub governance: Option<Governance>,
     /// What time it is.
     pub clock: Clock,
 }
@@ -82,6 +85,7 @@ pub struct Admin {
     recent: Arc<Recent>,
     reload: ReloadDesk,
     sessions: Arc<dyn Sessions>,
+    governance: Option<Governance>,
     clock: Clock,
     provider: Provider,
     attempts: Attempts,
@@ -102,7 +106,8 @@ impl Admin {
         let random = SystemRandom::new();
         let mut process = [0; 8];
         random.fill(&mut process)?;
-        let Parts { address, live, lifecycle, metrics, audit, recent, outbound, reload, sessions, clock } = parts;
+        let Parts { address, live, lifecycle, metrics, audit, recent, outbound, reload, sessions, governance, clock } =
+            parts;
         let has_tls = live.peek().config.admin.as_ref().is_some_and(|admin| admin.tls.is_some());
         Ok(Self {
             address,
@@ -114,6 +119,7 @@ impl Admin {
             recent: recent.unwrap_or_else(|| Arc::new(Recent::new(1))),
             reload,
             sessions,
+            governance,
             clock,
             provider: Provider::new(outbound),
             attempts: Attempts::default(),

@@ -79,13 +79,11 @@ impl IntoResponse for Problem {
 pub(super) struct Word(pub(super) &'static str);
 
 /// Every word there is.
-pub(super) const TITLES: [(&str, &str); 30] = [
-    ("already_approved", "You have approved this already"),
+pub(super) const TITLES: [(&str, &str); 27] = [
     ("audit_unavailable", "Nothing can be recorded, so nothing is done"),
     ("busy", "Too much at once; try again"),
     ("conflict", "The state does not allow it"),
     ("csrf_token", "The request does not prove that it comes from the page"),
-    ("exists", "There is one of this name"),
     ("foreign_host", "The host is not ours"),
     ("foreign_origin", "The request comes from a page that is not ours"),
     ("forbidden", "Your roles do not allow it"),
@@ -95,13 +93,12 @@ pub(super) const TITLES: [(&str, &str); 30] = [
     ("issuer_unavailable", "The issuer cannot be asked"),
     ("method_not_allowed", "No such method here"),
     ("no_role", "You have no role here"),
-    ("not_an_approver", "You belong to no group whose members may approve"),
+    ("no_registry", "No store is configured, so there is no registry"),
+    ("not_an_approver", "You may not do this"),
     ("not_found", "There is no such thing"),
     ("not_signed_in", "Sign in first"),
-    ("own_work", "Somebody else must approve what you have registered"),
     ("precondition_failed", "It has changed since you looked at it"),
     ("precondition_required", "Say what you have looked at: If-Match is missing"),
-    ("read_only", "It is declared in the configuration file and changed there"),
     ("sign_in_expired", "The sign-in took too long; begin again"),
     ("sign_in_forged", "The answer is not to a sign-in that this browser began"),
     ("sign_in_replayed", "This sign-in was used before"),

@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::mcp::json::JsonError;
+use crate::mcp::listing::ListItem;
 
 const MAX: usize = 4096;
 
@@ -103,7 +104,7 @@ fn asked() -> Vec<(RequestId, Method)> {
     vec![(RequestId::from_json("1"), Method::ToolsList), (RequestId::from_json("\"call\""), Method::ToolsCall)]
 }
 
-fn keep_a(item: ListItem<'_>) -> bool {
+fn keep_a(item: ListItem<'_>, _definition: &str) -> bool {
     matches!(item, ListItem::Tool { name: "a", .. })
 }
 

@@ -93,7 +93,7 @@ fn what_is_no_answer_to_a_list_passes() {
         "[]",
     ] {
         let asked = [(id("1"), Method::ToolsList), (id("\"call\""), Method::ToolsCall)];
-        let filtered = filter_answer(Asked::These(&asked), Era::Legacy, answer.as_bytes(), &mut |_| false);
+        let filtered = filter_answer(Asked::These(&asked), Era::Legacy, answer.as_bytes(), &mut |_, _| false);
         assert_eq!(filtered, Ok(Filtered::Unchanged), "{answer}");
     }
 }
@@ -163,7 +163,7 @@ fn ids_are_compared_as_values() {
         let expected = format!(r#"{{"id":{answered},"result":{{"tools":[]}}}}"#);
         let asked = [(id(asked), Method::ToolsList)];
 
-        let filtered = filter_answer(Asked::These(&asked), Era::Legacy, answer.as_bytes(), &mut |_| false);
+        let filtered = filter_answer(Asked::These(&asked), Era::Legacy, answer.as_bytes(), &mut |_, _| false);
 
         assert_eq!(filtered, Ok(Filtered::Changed(expected.into_bytes())), "{asked:?} {answered}");
     }
@@ -177,7 +177,8 @@ fn a_batch_is_filtered_answer_by_answer() {
     let cut = r#"{"tools":[{"name":"a"}],"prompts":[]}"#;
     let expected = format!(r#"[{{"id":3,"result":{cut}}}, {{"id":2,"result":{list}}},{{"result":{cut},"id":1}}]"#);
 
-    let filtered = filter_answer(Asked::These(&asked), Era::Legacy, answer.as_bytes(), &mut |item| is_shown(item, "a"));
+    let filtered =
+        filter_answer(Asked::These(&asked), Era::Legacy, answer.as_bytes(), &mut |item, _| is_shown(item, "a"));
 
     assert_eq!(filtered, Ok(Filtered::Changed(expected.into_bytes())));
 }
@@ -185,8 +186,9 @@ fn a_batch_is_filtered_answer_by_answer() {
 /// A GET with `Last-Event-ID` may bring the answer to a list that was asked on another connection.
 #[test]
 fn a_replayed_answer_is_filtered_by_its_looks() {
-    let replay =
-        |answer: &str| filter_answer(Asked::Earlier, Era::Legacy, answer.as_bytes(), &mut |item| is_shown(item, "a"));
+    let replay = |answer: &str| {
+        filter_answer(Asked::Earlier, Era::Legacy, answer.as_bytes(), &mut |item, _| is_shown(item, "a"))
+    };
 
     assert_eq!(
         replay(r#"{"id":9,"result":{"tools":[{"name":"z"}]}}"#),
@@ -253,7 +255,7 @@ proptest! {
 }
 
 fn filter(method: Method, era: Era, answer: &str, shown: &str) -> Result<Filtered, ListError> {
-    filter_answer(Asked::These(&[(id("1"), method)]), era, answer.as_bytes(), &mut |item| is_shown(item, shown))
+    filter_answer(Asked::These(&[(id("1"), method)]), era, answer.as_bytes(), &mut |item, _| is_shown(item, shown))
 }
 
 fn is_shown(item: ListItem<'_>, shown: &str) -> bool {

@@ -5,8 +5,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::secret::Secret;
-
 /// A server on a loopback port of its own; it ends, and its files go, with this.
 pub(crate) struct Server {
     process: Child,
@@ -47,8 +45,9 @@ impl Server {
         Some(server)
     }
 
-    pub(crate) fn url(&self) -> Secret<String> {
-        Secret::new(format!("postgres://portcullis@127.0.0.1:{}/postgres", self.port))
+    /// Where it is reached.
+    pub(crate) fn url(&self) -> String {
+        format!("postgres://portcullis@127.0.0.1:{}/postgres", self.port)
     }
 
     fn wait(&self, programs: &Path) {

@@ -18,8 +18,11 @@ mod idp;
 mod mcp_server;
 mod openapi;
 mod pieces;
+#[path = "../../../src/store/tests/postgres.rs"]
+pub mod postgres;
 mod raw_server;
 mod real;
+pub mod registry;
 mod sts;
 mod tls;
 mod world;

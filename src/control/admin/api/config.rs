@@ -31,7 +31,7 @@ pub(super) struct Check {
 }
 
 #[derive(Serialize)]
-struct ProblemView {
+pub(super) struct ProblemView {
     path: String,
     line: usize,
     column: usize,
@@ -50,7 +50,7 @@ pub(super) async fn show(State(admin): State<Arc<Admin>>) -> Response {
 pub(super) async fn check(Body(check): Body<Check>) -> Answer<Json<Value>> {
     let problems = tokio::task::spawn_blocking(move || config::read_shape(&check.yaml, &config::rule_issues)).await;
     let problems = problems.map_err(|_panicked| Problem::invalid("it cannot be read"))?.err().unwrap_or_default();
-    Ok(Json(json!({ "ok": problems.is_empty(), "problems": views(&problems) })))
+    Ok(Json(json!({ "ok": problems.is_empty(), "problems": problems_of(&problems) })))
 }
 
 pub(super) async fn reload(
@@ -69,11 +69,11 @@ pub(super) async fn reload(
             Ok((tag(generation), Json(json!({ "generation": generation }))).into_response())
         }
         Reloaded::Refused(problems) => Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_config")
-            .member("problems", serde_json::to_value(views(&problems)).unwrap_or_default())),
+            .member("problems", serde_json::to_value(problems_of(&problems)).unwrap_or_default())),
     }
 }
 
-fn views(problems: &[config::Problem]) -> Vec<ProblemView> {
+pub(super) fn problems_of(problems: &[config::Problem]) -> Vec<ProblemView> {
     let view = |problem: &config::Problem| ProblemView {
         path: problem.path.clone(),
         line: problem.line,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::{FromRequest, FromRequestParts, Request};
+use bytes::Bytes;
 use http::header::{CONTENT_TYPE, ETAG, IF_MATCH};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode};
@@ -19,16 +20,32 @@ impl<T: DeserializeOwned> FromRequest<Arc<Admin>> for Body<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, admin: &Arc<Admin>) -> Result<Self, Problem> {
-        let essence = request.headers().get(CONTENT_TYPE).map(|value| value.as_bytes());
-        let essence = essence.and_then(|value| value.split(|byte| *byte == b';').next()).unwrap_or_default();
-        if !essence.trim_ascii().eq_ignore_ascii_case(b"application/json") {
-            return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"));
-        }
-        let bytes_max = admin.settings().map_or(0, |settings| settings.body_bytes);
-        let body = axum::body::to_bytes(request.into_body(), bytes_max).await;
-        let body = body.map_err(|_too_long| Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large"))?;
+        let body = json_bytes(request, admin).await?;
         serde_json::from_slice(&body).map(Body).map_err(|error| Problem::invalid(error.to_string()))
     }
+}
+
+/// A JSON body as it came, for whoever reads it themselves.
+pub(super) struct Text(pub(super) String);
+
+impl FromRequest<Arc<Admin>> for Text {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, admin: &Arc<Admin>) -> Result<Self, Problem> {
+        let body = json_bytes(request, admin).await?;
+        String::from_utf8(body.into()).map(Text).map_err(|_error| Problem::invalid("the body is not UTF-8"))
+    }
+}
+
+async fn json_bytes(request: Request, admin: &Admin) -> Result<Bytes, Problem> {
+    let essence = request.headers().get(CONTENT_TYPE).map(|value| value.as_bytes());
+    let essence = essence.and_then(|value| value.split(|byte| *byte == b';').next()).unwrap_or_default();
+    if !essence.trim_ascii().eq_ignore_ascii_case(b"application/json") {
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"));
+    }
+    let bytes_max = admin.settings().map_or(0, |settings| settings.body_bytes);
+    let body = axum::body::to_bytes(request.into_body(), bytes_max).await;
+    body.map_err(|_too_long| Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large"))
 }
 
 /// The parameters of a query.

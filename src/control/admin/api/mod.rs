@@ -8,12 +8,13 @@ mod instances;
 mod me;
 mod overview;
 mod policy;
+mod servers;
 mod sessions;
 mod when;
 
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use http::Method;
 use http::header::CONTENT_TYPE;
 use std::sync::Arc;
@@ -40,6 +41,27 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
     read("/api/v1/config", Access::Administer, || get(config::show)),
     write("/api/v1/config/check", Access::Administer, Event::ConfigCheck, || post(config::check)),
     write("/api/v1/config/reload", Access::Administer, Event::ConfigReload, || post(config::reload)),
+    read("/api/v1/servers", Access::Read, || get(servers::list)),
+    write("/api/v1/servers", Access::Administer, Event::ServerRegister, || post(servers::register)),
+    read("/api/v1/servers/{name}", Access::Read, || get(servers::show)),
+    Endpoint {
+        method: Method::PUT,
+        path: "/api/v1/servers/{name}",
+        access: Access::Administer,
+        event: Some(Event::ServerChange),
+        handler: || put(servers::put),
+    },
+    write("/api/v1/servers/{name}/actions", Access::Approve, Event::ServerAction, || post(servers::act)),
+    read("/api/v1/servers/{name}/acts", Access::Read, || get(servers::acts)),
+    read("/api/v1/servers/{name}/items", Access::Read, || get(servers::items)),
+    read("/api/v1/servers/{name}/items/{kind}/{id}", Access::Read, || get(servers::item)),
+    write("/api/v1/servers/{name}/items/{kind}/{id}/actions", Access::Approve, Event::ItemAction, || {
+        post(servers::act_on_item)
+    }),
+    read("/api/v1/servers/{name}/items/{kind}/{id}/acts", Access::Read, || get(servers::item_acts)),
+    read("/api/v1/servers/{name}/items/{kind}/{id}/versions", Access::Read, || get(servers::versions)),
+    read("/api/v1/servers/{name}/items/{kind}/{id}/diff", Access::Read, || get(servers::diff)),
+    read("/api/v1/approvals", Access::Read, || get(servers::approvals)),
     write("/api/v1/policy/explain", Access::Read, Event::PolicyExplain, || post(policy::explain)),
 ];
 

@@ -103,7 +103,7 @@ pub(super) async fn show(State(admin): State<Arc<Admin>>) -> Json<Overview> {
         at: when::millis(u64::try_from(now).unwrap_or_default()),
         uptime_seconds: admin.started.elapsed().as_secs(),
         config_generation: world.generation,
-        ready: Status::of(&world, admin.lifecycle.is_draining()).ready,
+        ready: Status::of(&admin).ready,
         requests: families.by("portcullis_requests_total", "outcome", &[]),
         routes: families
             .values("portcullis_requests_total", "route")

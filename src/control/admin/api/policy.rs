@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
+use crate::control::governance::{ItemFilter, PAGE_MAX, Page};
 use crate::identity::{Imagined, Principal, Scopes};
-use crate::mcp::{self, ClassifyLimits, McpRequest, Revision};
+use crate::mcp::{self, ClassifyLimits, ItemKind, McpRequest, Revision};
 use crate::policy::{self, Effect, Explained, Facts, Verdict};
 
 use super::super::Admin;
@@ -91,7 +92,9 @@ pub(super) async fn explain(
         body_bytes: 0,
         revision: Revision::V2025_11_25,
     };
+    let offered = offered_tools(&admin, server);
     let mut names: BTreeSet<&str> = route.policy.tools_named(server).into_iter().take(TOOLS_MAX).collect();
+    names.extend(offered.iter().map(|name| &**name));
     names.extend(question.tools.keys().map(String::as_str));
     let mut tools = Vec::with_capacity(names.len());
     for name in names {
@@ -103,6 +106,22 @@ pub(super) async fn explain(
     }
     let default = word(route.config.default);
     Ok(Json(Reply { route: Arc::clone(&route.config.path), server: Arc::clone(server), default, tools }))
+}
+
+/// The tools that the registry knows of a server; none when it is not governed.
+fn offered_tools(admin: &Admin, server: &str) -> Vec<Box<str>> {
+    let mut names = Vec::new();
+    let Some(governance) = &admin.governance else { return names };
+    let filter = ItemFilter { kind: Some(ItemKind::Tool), standing: None };
+    let mut page = Page { after: None, limit: Some(PAGE_MAX) };
+    while let Ok(found) = governance.items(server, &filter, &page) {
+        names.extend(found.items.into_iter().map(|item| item.name));
+        if found.next.is_none() || names.len() >= TOOLS_MAX {
+            break;
+        }
+        page.after = found.next;
+    }
+    names
 }
 
 /// Somebody with these claims, as a token of the route's first issuer would make them.

@@ -1,13 +1,16 @@
 //! Where is it kept who has signed in?
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
+use crate::control::governance::Governance;
 use crate::registry::definition::Digest;
 use crate::store::{SignIn as Row, StoreError};
 use crate::time::UnixSeconds;
+
+use super::SESSION;
 
 /// Rows that come, are touched and go. What the browser holds is never kept, only its digest.
 #[async_trait]
@@ -35,6 +38,39 @@ pub trait Sessions: Send + Sync {
     /// # Errors
     /// [`StoreError`].
     async fn delete(&self, id: Digest) -> Result<(), StoreError>;
+}
+
+/// Where sessions are kept: in the store, where there is one.
+#[must_use]
+pub fn sessions_of(governance: Option<&Governance>) -> Arc<dyn Sessions> {
+    match governance {
+        Some(governance) => Arc::new(InStore(governance.clone())),
+        None => Arc::new(InMemory::default()),
+    }
+}
+
+/// In the store of the registry: every gateway on it knows the same sessions.
+struct InStore(Governance);
+
+#[async_trait]
+impl Sessions for InStore {
+    async fn create(&self, row: Row, rows_max: usize) -> Result<(), StoreError> {
+        self.0.purge_sign_ins(row.created).await?;
+        self.0.create_sign_in(row).await?;
+        self.0.keep_sign_ins(SESSION, rows_max).await.map(drop)
+    }
+
+    async fn find(&self, id: Digest, now: UnixSeconds) -> Result<Option<Row>, StoreError> {
+        self.0.sign_in(id, SESSION, now).await
+    }
+
+    async fn touch(&self, id: Digest, now: UnixSeconds) -> Result<(), StoreError> {
+        self.0.touch_sign_in(id, SESSION, now).await.map(drop)
+    }
+
+    async fn delete(&self, id: Digest) -> Result<(), StoreError> {
+        self.0.delete_sign_in(id, SESSION).await.map(drop)
+    }
 }
 
 /// In this process alone: where no store is configured, people sign in again after a restart.
