@@ -16,6 +16,7 @@ mod support;
 mod kit;
 
 mod admin;
+mod admin_registry;
 mod admin_sign_in;
 mod attacks;
 mod bodies;

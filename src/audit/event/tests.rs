@@ -364,6 +364,7 @@ fn full() -> Event {
             findings: 2,
             note: Some("looked at it".into()),
         })),
+        act: None,
         credential: Some(Credential {
             mode: "token_exchange",
             audience: Arc::from(["tickets".into()]),

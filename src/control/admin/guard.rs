@@ -51,10 +51,11 @@ fn pass(admin: &Admin, request: &Request) -> Result<(), Response> {
     let settings = admin.settings();
     let Some(settings) = settings.as_ref().filter(|settings| settings.sign_in.is_some() && !is_health(uri.path()))
     else {
-        return look_at(method, headers, uri, admin.address).map_err(|turned| match turned {
+        look_at(method, headers, uri, admin.address).map_err(|turned| match turned {
             Turned::Away => (StatusCode::FORBIDDEN, "forbidden\n").into_response(),
             Turned::Method => (StatusCode::METHOD_NOT_ALLOWED, "only GET\n").into_response(),
-        });
+        })?;
+        return if is_health(uri.path()) { Ok(()) } else { Err(nothing_here()) };
     };
     let host = host_of(headers, uri);
     let public_host = settings.public_url.split_once("://").map(|(_scheme, host)| host);

@@ -96,7 +96,11 @@ impl Browser {
 
     /// The request that our page would send.
     pub fn writing(&self, target: &str, body: &Value) -> Request {
-        let request = self.request("POST", target).header("Origin", &self.origin());
+        self.writing_by("POST", target, body)
+    }
+
+    pub fn writing_by(&self, method: &str, target: &str, body: &Value) -> Request {
+        let request = self.request(method, target).header("Origin", &self.origin());
         let request = request.header("X-CSRF-Token", self.csrf_token.as_deref().unwrap_or_default());
         request.header("Content-Type", "application/json").body(body.to_string())
     }
