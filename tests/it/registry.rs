@@ -413,6 +413,7 @@ fn a_kill_loses_nothing_that_was_done() {
 
 #[test]
 #[ignore = "a process of a_kill_loses_nothing_that_was_done"]
+#[expect(clippy::print_stdout, reason = "the process that started this one reads it")]
 fn writes_until_it_is_killed() {
     let Some(path) = std::env::var_os("PORTCULLIS_TEST_STORE") else { return };
     runtime().block_on(async {

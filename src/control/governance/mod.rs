@@ -198,6 +198,15 @@ impl Governance {
         self.background.run(async move { inner.store()?.delete_sign_in(id, purpose).await }).await
     }
 
+    /// Takes out all sign-ins of a purpose but the `rows_max` that were used last; how many that were.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn keep_sign_ins(&self, purpose: &'static str, rows_max: usize) -> Result<u64, StoreError> {
+        let inner = Arc::clone(&self.inner);
+        self.background.run(async move { inner.store()?.keep_sign_ins(purpose, rows_max).await }).await
+    }
+
     /// Takes out the sign-ins that have expired at `now`.
     ///
     /// # Errors
