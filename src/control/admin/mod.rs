@@ -1,7 +1,7 @@
 //! How is the gateway looked at and governed? The admin listener: health for machines, pages and an API for people.
 //!
 //! Without `admin.sign_in` there are `/healthz`, `/readyz` and `/status` and nothing else. With it, people sign in at their
-//! issuer ([`signin`]), and every call of the API goes through one gate ([`access`]) that knows who they are, what their
+//! issuer (`signin`), and every call of the API goes through one gate (`access`) that knows who they are, what their
 //! roles allow, and writes down what they do.
 
 mod access;

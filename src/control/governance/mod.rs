@@ -106,7 +106,7 @@ struct Progress {
 }
 
 impl Governance {
-    /// Opens the store and reads it, for [`OPEN_MAX`] at most; a store that is away is tried again and again. `passed` brings
+    /// Opens the store and reads it, for `OPEN_MAX` at most; a store that is away is tried again and again. `passed` brings
     /// what lists show that pass through the gateway.
     ///
     /// # Errors
