@@ -17,7 +17,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::mpsc;
 
 use crate::config::{Config, Listen};
-use crate::control::admin::{Admin, MetricsPage};
+use crate::control::admin::{Admin, AdminListener, MetricsPage, Parts, sessions_of};
 use crate::control::builder::Builder;
 use crate::control::certificates::{CertificateWatch, Certificates};
 use crate::control::governance::Governance;
@@ -26,7 +26,7 @@ use crate::control::keys::KeyRefresh;
 use crate::control::phases::{Phases, Signals};
 use crate::control::proofs::ProofRefresh;
 use crate::control::pulse;
-use crate::control::reload::Reload;
+use crate::control::reload::{self, Reload};
 use crate::control::upstream_tls::UpstreamCertificates;
 use crate::control::warmup::{Means, Warmup};
 use crate::control::world;
@@ -37,6 +37,7 @@ use crate::net::Outbound;
 use crate::snapshot::Live;
 use crate::telemetry::audit::AuditSink;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::recent::Recent;
 use crate::time::Clock;
 
 /// Serves `config`, which was read from `path`, until the process is told to end. With `upgrade`, the listening sockets
@@ -56,7 +57,10 @@ pub fn run(path: &Path, config: Config, upgrade: bool) -> anyhow::Result<()> {
             "This system trusts no certificate authority: calls over https will fail (install ca-certificates)."
         );
     }
-    let audit = AuditSink::start(&config.audit, gateway_id()?.into(), &metrics).context("audit log")?;
+    let recent = config.admin.as_ref().filter(|admin| admin.sign_in.is_some());
+    let recent = recent.map(|admin| Arc::new(Recent::new(admin.recent)));
+    let audit = AuditSink::start_showing(&config.audit, gateway_id()?.into(), &metrics, recent.clone());
+    let audit = audit.context("audit log")?;
     let file = config.clone();
     let live = Arc::new(Live::new(world::build(config, None, &outbound, &metrics)?));
     metrics.config_in_force(live.peek().generation);
@@ -110,15 +114,24 @@ pub fn run(path: &Path, config: Config, upgrade: bool) -> anyhow::Result<()> {
     server.add_service(proxy).add_dependency(&bootstrap);
     server.add_service(background_service("pulse", pulse)).add_dependency(&bootstrap);
 
-    if let Some(Listen { address, .. }) = config.admin {
-        let page = Admin {
+    let (desk, asked) = reload::desk();
+    if let Some(settings) = &config.admin {
+        let address = settings.address;
+        let admin = Admin::new(Parts {
             address,
             live: Arc::clone(&live),
             lifecycle: Arc::clone(&lifecycle),
+            metrics: Arc::clone(&metrics),
+            audit: audit.clone(),
+            recent,
+            outbound: outbound.clone(),
+            reload: desk,
+            sessions: sessions_of(governance.as_ref()),
             governance: governance.clone(),
-        };
-        let door = Door::new(page, Arc::clone(&live), Room::Operators);
-        let mut service = Service::new("admin".to_owned(), door);
+            clock,
+        });
+        let admin = admin.map_err(|_unspecified| anyhow!("the system has no random numbers"))?;
+        let mut service = Service::new("admin".to_owned(), AdminListener::new(Arc::new(admin)));
         open(&mut service, address, &certificates)?;
         server.add_service(service).add_dependency(&bootstrap);
     }
@@ -157,6 +170,7 @@ pub fn run(path: &Path, config: Config, upgrade: bool) -> anyhow::Result<()> {
         builder,
         certificates,
         upstream_certificates,
+        asked,
     };
     server.add_service(background_service("reload", reload));
 

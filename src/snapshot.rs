@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::registry::{Catalog, Issuer, Route, Server};
-use crate::session::Ring;
+use crate::session::{Revocations, Ring};
 
 /// The frozen world of one request. A request takes it once, at its start, and sees no other.
 #[derive(Clone, Debug)]
@@ -72,6 +72,7 @@ pub struct Live {
     /// Held while a snapshot is put in place of another: two who change different parts must not undo each other.
     turn: Mutex<()>,
     generation: watch::Sender<u64>,
+    revocations: Revocations,
 }
 
 impl Live {
@@ -79,7 +80,8 @@ impl Live {
     #[must_use]
     pub fn new(first: Snapshot) -> Self {
         let generation = watch::Sender::new(first.generation);
-        Self { current: ArcSwap::from_pointee(first), turn: Mutex::default(), generation }
+        let revocations = Revocations::new(first.config.admin.as_ref().map_or(0, |admin| admin.revocations));
+        Self { current: ArcSwap::from_pointee(first), turn: Mutex::default(), generation, revocations }
     }
 
     /// The snapshot of this moment, to keep.
@@ -103,6 +105,12 @@ impl Live {
             self.current.store(Arc::new(next));
         }
         self.generation.send_replace(generation);
+    }
+
+    /// Whose sessions were ended. Not part of a snapshot: it holds for requests that are under way, too.
+    #[must_use]
+    pub fn revocations(&self) -> &Revocations {
+        &self.revocations
     }
 
     /// Gives another catalog, and all else as it is, to every request that starts from now on. That is no other generation:

@@ -51,6 +51,8 @@ pub struct Event {
     pub decision: Option<Decision>,
     /// What was done to the registry, or found by it. Whoever did it is the [`Self::principal`]; none is the gateway itself.
     pub registry: Option<Box<Registry>>,
+    /// What somebody did, or wanted to do, on the admin pages or through their API.
+    pub act: Option<Box<Act>>,
     /// What the upstream saw in `Authorization`, but for the secret itself.
     pub credential: Option<Credential>,
     /// The HTTP status the client got; absent when it got none.
@@ -76,6 +78,8 @@ pub struct Event {
 /// What a record is about.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum EventKind {
+    /// Something was done, or refused, on the admin pages or through their API.
+    Admin(AdminEvent),
     /// A request without a believable caller.
     AuthRefused,
     /// A configuration was refused and the last one kept.
@@ -105,6 +109,48 @@ pub enum EventKind {
     RegistryRetired,
     /// A server or an item was taken out of use.
     RegistrySuspended,
+}
+
+/// What somebody did on the admin pages or through their API. Whether it was done says the outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AdminEvent {
+    /// Had a configuration checked.
+    ConfigCheck,
+    /// Had the configuration read again.
+    ConfigReload,
+    /// Did something to an item of a server: the act's word says what.
+    ItemAction,
+    /// Asked what the rules would say of somebody.
+    PolicyExplain,
+    /// Wanted something that nobody is let do without signing in, or without a role.
+    Refused,
+    /// Did something to a server: the act's word says what.
+    ServerAction,
+    /// Changed what a server is.
+    ServerChange,
+    /// Entered a server.
+    ServerRegister,
+    /// Ended somebody's sessions.
+    SessionsRevoke,
+    /// Signed in.
+    SignIn,
+    /// Signed out.
+    SignOut,
+}
+
+/// What was done, or was to be.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Act {
+    /// `GET /api/v1/audit`: the method and the path's template, never what stands in the path.
+    pub call: Box<str>,
+    /// What it was done to: a server's name, an item, a principal.
+    pub target: Option<Box<str>>,
+    /// A finer word for what was done: `approve`.
+    pub action: Option<Box<str>>,
+    /// Why, in the words of whoever did it.
+    pub note: Option<Box<str>>,
+    /// The roles they had, separated by spaces.
+    pub roles: Option<Box<str>>,
 }
 
 /// How a request ended.
@@ -272,6 +318,9 @@ impl Event {
         if let Some(decision) = &self.decision {
             line.object("decision", |object| decision.write(object));
         }
+        if let Some(act) = &self.act {
+            line.object("act", |object| act.write(object));
+        }
         if let Some(registry) = &self.registry {
             line.object("registry", |object| registry.write(object));
         }
@@ -311,6 +360,7 @@ impl EventKind {
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
+            Self::Admin(event) => event.label(),
             Self::AuthRefused => "auth.refused",
             Self::ConfigRefused => "config.refused",
             Self::ConfigReloaded => "config.reloaded",
@@ -325,6 +375,34 @@ impl EventKind {
             Self::RegistryResumed => "registry.resumed",
             Self::RegistryRetired => "registry.retired",
             Self::RegistrySuspended => "registry.suspended",
+        }
+    }
+}
+
+impl EventKind {
+    /// Whether it is about a request to a route, and not about the gateway itself.
+    #[must_use]
+    pub fn is_of_traffic(self) -> bool {
+        matches!(self, Self::AuthRefused | Self::McpOpened | Self::McpRequest)
+    }
+}
+
+impl AdminEvent {
+    /// The word in the record.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::ConfigCheck => "admin.config_check",
+            Self::ConfigReload => "admin.config_reload",
+            Self::ItemAction => "admin.item_action",
+            Self::PolicyExplain => "admin.policy_explain",
+            Self::Refused => "admin.refused",
+            Self::ServerAction => "admin.server_action",
+            Self::ServerChange => "admin.server_change",
+            Self::ServerRegister => "admin.server_register",
+            Self::SessionsRevoke => "admin.sessions_revoke",
+            Self::SignIn => "admin.sign_in",
+            Self::SignOut => "admin.sign_out",
         }
     }
 }
@@ -411,6 +489,16 @@ fn write_step(step: &Step, object: &mut Object<'_>) {
     }
     object.optional("purpose", step.purpose.as_deref());
     object.optional("id", step.id.as_deref());
+}
+
+impl Act {
+    fn write(&self, object: &mut Object<'_>) {
+        object.string("call", &self.call);
+        object.optional("target", self.target.as_deref());
+        object.optional("action", self.action.as_deref());
+        object.optional("note", self.note.as_deref());
+        object.optional("roles", self.roles.as_deref());
+    }
 }
 
 impl Registry {
@@ -801,7 +889,8 @@ fn needs_escape(character: char) -> bool {
 }
 
 /// A text of at most [`STRING_BYTES_MAX`]: itself, or as many whole characters as fit with [`CUT_MARK`].
-fn cut(text: &str) -> Cow<'_, str> {
+#[must_use]
+pub fn cut(text: &str) -> Cow<'_, str> {
     const KEPT: usize = STRING_BYTES_MAX - CUT_MARK.len();
     if text.len() <= STRING_BYTES_MAX {
         return Cow::Borrowed(text);

@@ -3,5 +3,6 @@
 pub mod event;
 
 pub use event::{
-    Arguments, Credential, Decision, Digest, Event, EventKind, Mcp, Message, Outcome, Principal, Registry, Stamp,
+    Act, AdminEvent, Arguments, Credential, Decision, Digest, Event, EventKind, Mcp, Message, Outcome, Principal,
+    Registry, Stamp, cut,
 };

@@ -227,6 +227,12 @@ impl<'a> Value<'a> {
         items.iter().enumerate().filter_map(named).collect()
     }
 
+    /// The text of `key` in this map, if it has one; whatever is not as it should be is passed over in silence.
+    pub(super) fn quietly(&self, key: &str) -> Option<&'a str> {
+        let value = self.step(key)?;
+        if let Kind::Text(text) = &value.node.kind { Some(text) } else { None }
+    }
+
     /// Notes every value of `key` that an earlier map of this list has too.
     pub(super) fn refuse_repeated(&self, key: &str) {
         let mut seen: BTreeMap<&str, Position> = BTreeMap::new();

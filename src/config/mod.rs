@@ -60,8 +60,8 @@ pub struct Config {
     pub loopback_origins: bool,
     /// Where `/metrics` is served; `None`: nowhere.
     pub metrics: Option<Listen>,
-    /// Where `/healthz`, `/readyz` and `/status` are served; `None`: nowhere.
-    pub admin: Option<Listen>,
+    /// Where the process is looked at and governed; `None`: nowhere.
+    pub admin: Option<Arc<AdminSettings>>,
     /// Where the registry is kept; `None`: nothing is governed.
     pub store: Option<StoreConfig>,
     /// How servers are governed.
@@ -82,13 +82,27 @@ pub struct Config {
     pub servers: Vec<Arc<ServerConfig>>,
     /// The public paths.
     pub routes: Vec<Arc<RouteConfig>>,
+    /// The file as it was written, comments left out.
+    pub document: Document,
+}
+
+/// A configuration file as written: what people look at. It holds no secret, because no key takes one: sources of secrets
+/// stand there instead.
+#[derive(Clone, Default)]
+pub struct Document(pub Arc<serde_json::Value>);
+
+impl std::fmt::Debug for Document {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Document(…)")
+    }
 }
 
 impl Config {
     /// Every address this process listens on: for clients, for metrics, for the administrator.
     #[must_use]
     pub fn listeners(&self) -> Vec<Listen> {
-        self.listen.iter().chain(&self.metrics).chain(&self.admin).cloned().collect()
+        let admin = self.admin.iter().map(|admin| Listen { address: admin.address, tls: admin.tls.clone() });
+        self.listen.iter().chain(&self.metrics).cloned().chain(admin).collect()
     }
 }
 
@@ -199,6 +213,70 @@ impl Default for RegistrySettings {
             credentials: Vec::new(),
         }
     }
+}
+
+/// `admin:`
+#[derive(Clone, Debug)]
+pub struct AdminSettings {
+    /// Address and port of `/healthz`, `/readyz` and `/status`, and of the API and the pages when people can sign in.
+    pub address: SocketAddr,
+    /// TLS on this address; `None`: clear text.
+    pub tls: Option<ListenTls>,
+    /// Where browsers find it, without a slash at the end: the base of the redirect URI, the one accepted `Origin`, and the
+    /// audience of access tokens. Default: the address.
+    pub public_url: String,
+    /// Connections at once. Default: 256.
+    pub connections: usize,
+    /// Bytes of a request body. Default: 1 MiB.
+    pub body_bytes: usize,
+    /// Records kept for the audit pages, agents and principals likewise. Default: 4096.
+    pub recent: usize,
+    /// Principals whose sessions were ended that are remembered. Default: 4096.
+    pub revocations: usize,
+    /// How people sign in; `None`: there are neither pages nor an API.
+    pub sign_in: Option<SignIn>,
+}
+
+/// `admin.sign_in:`
+#[derive(Clone, Debug)]
+pub struct SignIn {
+    /// Who vouches for people, and how the tokens of that issuer are verified.
+    pub issuer: Arc<IssuerConfig>,
+    /// The gateway's client id there.
+    pub client_id: String,
+    /// Its secret; none for a public client.
+    pub client_secret: Option<Secret<String>>,
+    /// How it proves itself.
+    pub client_auth: crate::credential::ClientAuth,
+    /// Asked for. Default: openid, profile.
+    pub scopes: Vec<Box<str>>,
+    /// The claim that holds a person's groups: an exact top-level name, else a dotted path. Default: groups.
+    pub claim: Box<str>,
+    /// Which groups have which role.
+    pub roles: RoleGroups,
+    /// How long a session lasts. Default: 8 h.
+    pub session_ttl: Duration,
+    /// A session unused for this long ends. Default: 1 h.
+    pub session_idle: Duration,
+    /// Sessions at once. Default: 4096.
+    pub sessions: usize,
+    /// Time from leaving for the issuer to coming back. Default: 10 min.
+    pub attempt_ttl: Duration,
+    /// Time for one call of the issuer. Default: 5 s.
+    pub timeout: Duration,
+}
+
+/// `admin.sign_in.roles:` for each role the groups whose members have it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RoleGroups {
+    /// Registers and retires servers, reads and reloads the configuration, ends sessions.
+    pub admin: Vec<Box<str>>,
+    /// Approves, suspends and resumes servers and items.
+    pub approver: Vec<Box<str>>,
+    /// Reads the audit records, beside what everybody reads.
+    pub auditor: Vec<Box<str>>,
+    /// Reads everything but audit records and the configuration.
+    pub viewer: Vec<Box<str>>,
 }
 
 /// `audit:`

@@ -1,6 +1,7 @@
 //! What does every key mean? One function per section, from the top of the file to the bottom, and what must hold between
 //! sections.
 
+mod admin;
 mod agents;
 mod governance;
 mod issuer;
@@ -15,7 +16,7 @@ use super::fields::{Log, Value};
 use super::secrets::{FoundFile, Look, Machine};
 use super::values;
 use super::yaml::{self, Kind, Node};
-use super::{Complaint, Config, Declared, Position, Problem, RouteConfig, RuleIssue, ServerConfig};
+use super::{Complaint, Config, Declared, Document, Position, Problem, RouteConfig, RuleIssue, ServerConfig};
 use crate::secret::Secret;
 use process::Web;
 
@@ -104,8 +105,10 @@ fn whole(root: &Node, log: &Log, look: Look<'_>, compile: Compile<'_>) -> Option
         let public_url = top.required("public_url", |v| v.parse(process::public_url));
         let web = process::web(top, public_url.as_deref(), listen.as_deref());
         let metrics = top.optional("metrics", |v| process::inner_listen(v, look));
-        let admin = top.optional("admin", |v| process::inner_listen(v, look));
-        process::distinct_addresses(top, listen.as_deref(), metrics.as_ref(), admin.as_ref());
+        let admin_section = top.find("admin");
+        let admin_address = admin_section.as_ref().and_then(admin::address_in);
+        let metrics_address = metrics.as_ref().and_then(|metrics| Some(metrics.as_ref()?.address));
+        process::distinct_addresses(top, listen.as_deref(), metrics_address, admin_address);
         let store = top.optional("store", |v| governance::store(v, look));
         let registry = governance::registry(top);
         let audit = process::audit(top);
@@ -141,6 +144,11 @@ fn whole(root: &Node, log: &Log, look: Look<'_>, compile: Compile<'_>) -> Option
             v.some(|v| route::route(v, public_url.as_deref().unwrap_or_default(), names, compile))
         });
 
+        let admin = match &admin_section {
+            Some(section) => admin::admin(section, issuers.as_deref(), &plain, look).map(Some),
+            None => Some(None),
+        };
+
         let Web { allowed_hosts, allowed_origins, loopback_origins } = web?;
         Some(Config {
             server: server?,
@@ -150,7 +158,7 @@ fn whole(root: &Node, log: &Log, look: Look<'_>, compile: Compile<'_>) -> Option
             allowed_origins,
             loopback_origins,
             metrics: metrics?,
-            admin: admin?,
+            admin: admin?.map(Arc::new),
             store: store?,
             registry: registry?,
             audit: audit?,
@@ -165,6 +173,7 @@ fn whole(root: &Node, log: &Log, look: Look<'_>, compile: Compile<'_>) -> Option
             servers: shared(servers?),
             routes: shared(routes?),
             public_url: public_url?,
+            document: Document(Arc::new(root.to_json())),
         })
     })
 }

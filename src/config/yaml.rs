@@ -43,6 +43,24 @@ pub(super) enum Kind {
     Text(String),
 }
 
+impl Node {
+    /// The same as JSON. What a configuration file has no use for becomes null.
+    pub(super) fn to_json(&self) -> serde_json::Value {
+        use serde_json::Value;
+        match &self.kind {
+            Kind::Flag(flag) => Value::Bool(*flag),
+            Kind::Integer(number) => Value::from(*number),
+            Kind::List(items) => Value::Array(items.iter().map(Self::to_json).collect()),
+            Kind::Map(keys) => {
+                Value::Object(keys.iter().map(|(key, value)| (key.text.clone(), value.to_json())).collect())
+            }
+            Kind::Number(number) => Value::from(*number),
+            Kind::Null | Kind::Refused(_) => Value::Null,
+            Kind::Text(text) => Value::String(text.clone()),
+        }
+    }
+}
+
 impl Kind {
     /// The value in words, for "must be a map, not …".
     pub(super) fn describe(&self) -> &'static str {

@@ -446,7 +446,7 @@ fn unverified_expiry(token: &str) -> Option<UnixSeconds> {
 }
 
 /// `Basic`, with id and secret form-urlencoded first (RFC 6749 §2.3.1).
-fn basic(client_id: &str, client_secret: &str) -> Secret<String> {
+pub(super) fn basic(client_id: &str, client_secret: &str) -> Secret<String> {
     let mut pair = Zeroizing::new(String::with_capacity(3 * (client_id.len() + client_secret.len()) + 1));
     urlencode(client_id, &mut pair);
     pair.push(':');
@@ -458,15 +458,15 @@ fn basic(client_id: &str, client_secret: &str) -> Secret<String> {
 }
 
 /// `application/x-www-form-urlencoded`.
-struct Form(Zeroizing<String>);
+pub(super) struct Form(Zeroizing<String>);
 
 impl Form {
     /// Enough room keeps the text in one place: a buffer that grows leaves copies of the token behind.
-    fn with_capacity(bytes: usize) -> Self {
+    pub(super) fn with_capacity(bytes: usize) -> Self {
         Self(Zeroizing::new(String::with_capacity(bytes)))
     }
 
-    fn add(&mut self, name: &str, value: &str) {
+    pub(super) fn add(&mut self, name: &str, value: &str) {
         if !self.0.is_empty() {
             self.0.push('&');
         }
@@ -475,7 +475,7 @@ impl Form {
         urlencode(value, &mut self.0);
     }
 
-    fn finish(mut self) -> Secret<String> {
+    pub(super) fn finish(mut self) -> Secret<String> {
         Secret::new(std::mem::take(&mut *self.0))
     }
 }

@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 
 use crate::secret::Secret;
 
+pub mod code;
 pub mod exchange;
 pub mod plan;
 

@@ -16,14 +16,16 @@ use pingora::{Error, ErrorType, OrErr, RetryType};
 use pingora_proxy::Session as Client;
 
 use crate::config::UpstreamTimeouts;
+use crate::identity::Principal;
 use crate::mcp::{Era, Method as McpMethod};
+use crate::snapshot::Live;
 
 use super::Shell;
 use super::credentials::Obtained;
 use super::pipeline::{Admitted, Ask, SESSION_ID};
 use super::record::{Record, X_REQUEST_ID};
 use super::rejection::Rejection;
-use super::watchdog::{Limits, RanOut, Turn};
+use super::watchdog::{Limits, Owner, RanOut, Turn};
 
 /// How long one request waits for its server: the three limits of `servers[].timeouts`, each at its time.
 pub(super) struct Patience {
@@ -32,14 +34,18 @@ pub(super) struct Patience {
     total: Duration,
     /// The hard end; known when the request is first sent.
     until: Option<Instant>,
+    owner: Owner,
+    live: Arc<Live>,
     /// Keeps the limits while the server is silent. `None` over HTTP/2.
     turn: Option<Turn>,
 }
 
 impl Patience {
-    pub(super) fn new(timeouts: &UpstreamTimeouts) -> Self {
+    /// For a request of `principal`, which `live` may say to end.
+    pub(super) fn new(timeouts: &UpstreamTimeouts, principal: &Principal, live: &Arc<Live>) -> Self {
         let UpstreamTimeouts { first_byte, idle, total, .. } = *timeouts;
-        Self { first_byte, idle, total, until: None, turn: None }
+        let owner = Owner { principal: principal.clone(), since: Instant::now() };
+        Self { first_byte, idle, total, until: None, owner, live: Arc::clone(live), turn: None }
     }
 
     /// The request is about to be sent on `connection`.
@@ -50,7 +56,7 @@ impl Patience {
         let now = Instant::now();
         let until = *self.until.get_or_insert(now + self.total);
         let limits = Limits { until: until.min(now + self.first_byte), silence: None };
-        self.turn = Turn::begin(connection, limits, now)?;
+        self.turn = Turn::begin(connection, &self.owner, limits, now)?;
         Ok(())
     }
 
@@ -64,7 +70,7 @@ impl Patience {
         let limits = Limits { until, silence: Some(self.idle) };
         match &self.turn {
             Some(turn) => turn.heard(limits, now),
-            None if now >= until => Err(RanOut),
+            None if now >= until || self.is_ended() => Err(RanOut),
             None => Ok(()),
         }
     }
@@ -79,6 +85,11 @@ impl Patience {
     /// The connection is used no longer.
     pub(super) fn give_up_connection(&mut self) {
         self.turn = None;
+    }
+
+    /// Whether somebody has ended the sessions of whoever asked, since they asked.
+    pub(super) fn is_ended(&self) -> bool {
+        self.live.revocations().ended_open(&self.owner.principal, self.owner.since)
     }
 
     /// Whether the request's time has run out.

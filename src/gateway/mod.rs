@@ -248,6 +248,8 @@ impl ProxyHttp for Gateway {
         let mut rejection = exchange.stage.rejection(error);
         if self.shell.lifecycle.is_ending() && matches!(rejection, Rejection::UpstreamTimeout) {
             rejection = Rejection::ShuttingDown;
+        } else if matches!(rejection, Rejection::UpstreamTimeout) && exchange.is_ended() {
+            rejection = Rejection::UnknownSession;
         }
         exchange.record.refused(&rejection);
         tracing::debug!(request = %exchange.record.request_id, %error, "The request failed on its way.");
@@ -299,11 +301,11 @@ impl Gateway {
             digests: Digests::new(DIGESTS_MAX),
             observer,
             request_ids: RequestIds::new(u64::from_be_bytes(process)),
+            watchdog: Arc::new(Watchdog::new(Arc::clone(&lifecycle), Arc::clone(&live))),
             live,
             metrics,
             audit,
             random,
-            watchdog: Arc::new(Watchdog::new(Arc::clone(&lifecycle))),
             lifecycle,
         };
         Ok(Self { shell: Arc::new(shell) })
@@ -342,7 +344,8 @@ impl Gateway {
         }
         match pipeline::admit(&self.shell, world, client, &mut exchange.record).await {
             Ok(admitted) => {
-                let patience = Patience::new(&admitted.route.server.config.timeouts);
+                let timeouts = &admitted.route.server.config.timeouts;
+                let patience = Patience::new(timeouts, admitted.caller.principal(), &self.shell.live);
                 let (answer, attempt) = (Answer::Awaited, Attempt::default());
                 let forwarded = Forwarded { admitted, answer, attempt, patience, failure: None };
                 exchange.stage = Stage::Admitted(Box::new(forwarded));
@@ -437,6 +440,13 @@ impl Stage {
             Self::Received => Rejection::ClientGone,
             Self::Refused(rejection) => rejection.clone(),
         }
+    }
+}
+
+impl Exchange {
+    /// Whether somebody has ended the sessions of whoever asked.
+    fn is_ended(&self) -> bool {
+        self.stage.forwarded().is_ok_and(|forwarded| forwarded.patience.is_ended())
     }
 }
 

@@ -206,7 +206,10 @@ fn open_session(
         Rejection::UnknownSession
     })?;
     record.session(id, &world.ring);
-    if shell.revoked.contains(id) || *session.server != **route.server.name() {
+    if shell.revoked.contains(id)
+        || shell.live.revocations().ended(caller.principal(), session.issued_at)
+        || *session.server != **route.server.name()
+    {
         return Err(Rejection::UnknownSession);
     }
     Ok(Some(session))

@@ -303,6 +303,7 @@ impl Record {
             arguments: self.arguments.clone(),
             decision: self.decision.clone(),
             registry: None,
+            act: None,
             credential: self.credential.clone(),
             status: None,
             outcome: self.outcome.unwrap_or_default(),

@@ -25,12 +25,16 @@ use pingora::protocols::{Digest, GetProxyDigest as _};
 use pingora::{Error, ErrorType, OrErr as _};
 use tokio::time::MissedTickBehavior;
 
+use crate::identity::Principal;
 use crate::lifecycle::Lifecycle;
+use crate::session::Revocations;
+use crate::snapshot::Live;
 
 /// Connects to servers, and watches over the connections.
 pub(super) struct Watchdog {
     watches: Arc<Mutex<Vec<Arc<Watch>>>>,
     lifecycle: Arc<Lifecycle>,
+    live: Arc<Live>,
     started: Once,
 }
 
@@ -47,6 +51,15 @@ pub(super) struct Limits {
     pub(super) until: Instant,
     /// It is over when the server has said nothing for this long.
     pub(super) silence: Option<Duration>,
+}
+
+/// Whose request it is, and since when: what somebody may end from outside.
+#[derive(Clone, Debug)]
+pub(super) struct Owner {
+    /// Who asked.
+    pub(super) principal: Principal,
+    /// When.
+    pub(super) since: Instant,
 }
 
 /// The request's time has run out, and its connection was shut down.
@@ -74,14 +87,17 @@ struct State {
     number: u64,
     /// Its limits, and when the server was last heard; `None` when it is over.
     running: Option<(Limits, Instant)>,
+    /// Whose turn it is.
+    owner: Option<Owner>,
     /// The socket was shut down, in the latest turn. INVARIANT: there is no other turn after it.
     is_shut: bool,
 }
 
 impl Watchdog {
-    /// When `lifecycle` says so, every request has waited long enough.
-    pub(super) fn new(lifecycle: Arc<Lifecycle>) -> Self {
-        Self { watches: Arc::default(), lifecycle, started: Once::new() }
+    /// When `lifecycle` says so, every request has waited long enough; when `live` says that somebody's sessions were
+    /// ended, theirs have.
+    pub(super) fn new(lifecycle: Arc<Lifecycle>, live: Arc<Live>) -> Self {
+        Self { watches: Arc::default(), lifecycle, live, started: Once::new() }
     }
 
     fn watch(&self, socket: std::os::fd::OwnedFd) -> Line {
@@ -89,7 +105,8 @@ impl Watchdog {
         let watch = Arc::new(Watch { socket: Arc::downgrade(&socket), state: Mutex::default() });
         locked(&self.watches).push(Arc::clone(&watch));
         self.started.call_once(|| {
-            drop(tokio::spawn(patrol(Arc::downgrade(&self.watches), Arc::clone(&self.lifecycle))));
+            let (lifecycle, live) = (Arc::clone(&self.lifecycle), Arc::clone(&self.live));
+            drop(tokio::spawn(patrol(Arc::downgrade(&self.watches), lifecycle, live)));
         });
         Line { watch, _socket: socket }
     }
@@ -114,14 +131,19 @@ impl L4Connect for Watchdog {
 }
 
 impl Turn {
-    /// Begins a turn on the connection of `digest` at `now`, within `limits`. `Ok(None)` when it is not watched.
+    /// Begins a turn of `owner` on the connection of `digest` at `now`, within `limits`. `Ok(None)` when it is not watched.
     ///
     /// # Errors
     /// [`RanOut`] when the connection was shut down for an earlier request: nothing may be sent on it.
-    pub(super) fn begin(digest: Option<&Digest>, limits: Limits, now: Instant) -> Result<Option<Self>, RanOut> {
+    pub(super) fn begin(
+        digest: Option<&Digest>,
+        owner: &Owner,
+        limits: Limits,
+        now: Instant,
+    ) -> Result<Option<Self>, RanOut> {
         let kept = digest.and_then(|digest| digest.proxy_digest.as_deref());
         let line = kept.and_then(|kept| kept.user_data.as_ref()).and_then(|line| line.downcast_ref::<Line>());
-        line.map(|line| line.watch.begin(limits, now)).transpose()
+        line.map(|line| line.watch.begin(Some(owner.clone()), limits, now)).transpose()
     }
 
     /// The server was heard at `now`: from here on `limits` hold.
@@ -162,19 +184,24 @@ impl Drop for Turn {
 }
 
 impl Watch {
-    fn begin(self: &Arc<Self>, limits: Limits, now: Instant) -> Result<Turn, RanOut> {
+    fn begin(self: &Arc<Self>, owner: Option<Owner>, limits: Limits, now: Instant) -> Result<Turn, RanOut> {
         let mut state = self.state();
         if state.is_shut {
             return Err(RanOut);
         }
         state.number += 1;
         state.running = Some((limits, now));
+        state.owner = owner;
         Ok(Turn { watch: Arc::clone(self), number: state.number })
     }
 
-    /// Shuts the connection down if its request is over its time at `now`. False when the connection is no more.
-    fn look(&self, now: Instant) -> bool {
+    /// Shuts the connection down if its request is over its time at `now`, or its owner's sessions were ended. False when
+    /// the connection is no more.
+    fn look(&self, now: Instant, revocations: &Revocations) -> bool {
         let mut state = self.state();
+        let is_ended = !revocations.is_empty()
+            && state.owner.as_ref().is_some_and(|owner| revocations.ended_open(&owner.principal, owner.since));
+        let now = if is_ended { now + FAR_AWAY } else { now };
         let Some((limits, heard_at)) = &mut state.running else { return self.socket.strong_count() > 0 };
         let is_silent = limits.silence.is_some_and(|silence| now >= *heard_at + silence);
         if now < limits.until && !is_silent {
@@ -207,7 +234,7 @@ impl fmt::Debug for Watchdog {
 }
 
 /// Looks at every connection, again and again, until the gateway is gone.
-async fn patrol(watches: Weak<Mutex<Vec<Arc<Watch>>>>, lifecycle: Arc<Lifecycle>) {
+async fn patrol(watches: Weak<Mutex<Vec<Arc<Watch>>>>, lifecycle: Arc<Lifecycle>, live: Arc<Live>) {
     let mut ticks = tokio::time::interval(PATROL_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -215,7 +242,7 @@ async fn patrol(watches: Weak<Mutex<Vec<Arc<Watch>>>>, lifecycle: Arc<Lifecycle>
         let Some(watches) = watches.upgrade() else { return };
         // At the end of the process everybody's time is over.
         let now = Instant::now() + if lifecycle.is_ending() { FAR_AWAY } else { Duration::ZERO };
-        locked(&watches).retain(|watch| watch.look(now));
+        locked(&watches).retain(|watch| watch.look(now, live.revocations()));
     }
 }
 
@@ -237,6 +264,7 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
+    use crate::time::UnixSeconds;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -260,11 +288,11 @@ mod tests {
         }
 
         fn turn(&self, limits: Limits) -> Turn {
-            self.line.watch.begin(limits, Instant::now()).unwrap()
+            self.line.watch.begin(None, limits, Instant::now()).unwrap()
         }
 
         fn look_in(&self, time: Duration) {
-            self.line.watch.look(Instant::now() + time);
+            self.line.watch.look(Instant::now() + time, &Revocations::new(0));
         }
 
         /// Whether bytes still flow.
@@ -287,6 +315,27 @@ mod tests {
         pair.look_in(3 * SECOND);
         assert!(!pair.is_open() && turn.ran_out());
         assert_eq!(turn.heard(limits(SECOND, None), Instant::now()), Err(RanOut));
+    }
+
+    #[test]
+    fn a_turn_of_somebody_whose_sessions_were_ended_loses_its_connection() {
+        let principal = |subject: &str| Principal { issuer: "https://idp.test".into(), subject: subject.into() };
+        let (mut alices, mut bobs) = (Pair::open(), Pair::open());
+        let turn = |pair: &Pair, subject| {
+            let owner = Owner { principal: principal(subject), since: Instant::now() };
+            pair.line.watch.begin(Some(owner), limits(60 * SECOND, None), Instant::now()).unwrap()
+        };
+        let (alice, bob) = (turn(&alices, "alice"), turn(&bobs, "bob"));
+        let revocations = Revocations::new(1);
+        revocations.revoke(&principal("alice"), UnixSeconds(1), Instant::now()).unwrap();
+        let later = turn(&Pair::open(), "alice");
+        for pair in [&alices, &bobs] {
+            pair.line.watch.look(Instant::now(), &revocations);
+        }
+        later.watch.look(Instant::now(), &revocations);
+        assert!(!alices.is_open() && alice.ran_out());
+        assert!(bobs.is_open() && !bob.ran_out());
+        assert!(!later.ran_out(), "what comes later is not concerned");
     }
 
     #[test]
@@ -340,7 +389,7 @@ mod tests {
         let pair = Pair::open();
         let turn = pair.turn(limits(SECOND, None));
         pair.look_in(2 * SECOND);
-        assert!(pair.line.watch.begin(limits(SECOND, None), Instant::now()).is_err());
+        assert!(pair.line.watch.begin(None, limits(SECOND, None), Instant::now()).is_err());
         assert!(turn.ran_out());
     }
 
@@ -348,11 +397,11 @@ mod tests {
     #[test]
     fn a_connection_that_was_closed_meanwhile_costs_no_other_its_socket() {
         let Pair { line, here, .. } = Pair::open();
-        let turn = line.watch.begin(limits(SECOND, None), Instant::now()).unwrap();
+        let turn = line.watch.begin(None, limits(SECOND, None), Instant::now()).unwrap();
         let watch = Arc::clone(&line.watch);
         drop((line, here));
         let mut other = Pair::open();
-        assert!(!watch.look(Instant::now() + 2 * SECOND), "it is taken off the list");
+        assert!(!watch.look(Instant::now() + 2 * SECOND, &Revocations::new(0)), "it is taken off the list");
         assert!(other.is_open() && !turn.ran_out());
     }
 }

@@ -75,6 +75,24 @@ fn read(value: &HeaderValue, start: usize) -> Result<UnverifiedToken, BearerErro
     Ok(UnverifiedToken { start, digest: TokenDigest(crypto::sha256(token)), value: value.clone() })
 }
 
+/// Takes a token that came in the body of an issuer's answer, such as an ID token.
+///
+/// # Errors
+/// [`BearerError::Missing`], [`BearerError::Malformed`] and [`BearerError::TooLong`].
+pub fn token_of_answer(text: &str) -> Result<UnverifiedToken, BearerError> {
+    if text.is_empty() {
+        return Err(BearerError::Missing);
+    }
+    if text.len() > TOKEN_BYTES_MAX {
+        return Err(BearerError::TooLong);
+    }
+    if !is_b64token(text.as_bytes()) {
+        return Err(BearerError::Malformed);
+    }
+    let value = HeaderValue::from_str(text).map_err(|_checked| BearerError::Malformed)?;
+    Ok(UnverifiedToken { start: 0, digest: TokenDigest(crypto::sha256(text.as_bytes())), value })
+}
+
 /// A Bearer token as it came. Nothing in it is believed, and it is never printed.
 ///
 /// It has no way into a credential for an upstream but as the subject token of an exchange (RFC 8693 §2.1).

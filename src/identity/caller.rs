@@ -80,6 +80,34 @@ pub struct Caller {
     pub(super) clock_leeway: Duration,
 }
 
+/// Somebody who might call: what is asked about when people want to know what a rule would say. No proof of anything, so
+/// it does not turn into a [`Caller`]: only [`crate::policy::explain`] looks inside.
+#[derive(Clone, Debug)]
+pub struct Imagined(Caller);
+
+impl Imagined {
+    /// Somebody with these claims, out of which the scopes have been taken.
+    #[must_use]
+    pub fn new(principal: Principal, scopes: Scopes, claims: Map<String, Value>) -> Self {
+        Self(Caller {
+            principal,
+            issuer_name: "imagined".into(),
+            client_id: None,
+            token_id: None,
+            scopes,
+            claims,
+            expires_at: UnixSeconds(u64::MAX),
+            key: "".into(),
+            clock_leeway: Duration::ZERO,
+        })
+    }
+
+    /// As rules see them.
+    pub(crate) fn as_rules_see_them(&self) -> &Caller {
+        &self.0
+    }
+}
+
 impl Caller {
     /// Who it is.
     #[must_use]

@@ -26,7 +26,7 @@ pub(crate) mod testkit;
 
 pub use agent::AgentIdentity;
 pub use bearer::{BearerError, TokenDigest, UnverifiedToken};
-pub use caller::{Caller, Principal, Scopes};
+pub use caller::{Caller, Imagined, Principal, Scopes};
 pub use certificate::{ClientCertificate, Shown};
 pub use issuer::{IssuerPolicy, TokenTypes};
 pub use jwt::{Algorithm, AuthnError};

@@ -315,7 +315,7 @@ struct Flight {
 
 /// Where an issuer's metadata may be, in the order of asking: OpenID Connect Discovery §4 (appended to the path), RFC 8414 §3
 /// (before the path), and OpenID metadata at the place of RFC 8414 (its §5).
-fn metadata_urls(issuer: Url) -> Result<Vec<Url>, FetchError> {
+pub fn metadata_urls(issuer: Url) -> Result<Vec<Url>, FetchError> {
     const OPENID: &str = "/.well-known/openid-configuration";
     const OAUTH: &str = "/.well-known/oauth-authorization-server";
 

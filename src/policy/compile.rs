@@ -117,6 +117,15 @@ impl Policy {
         Ok(Self { default, rules, servers, methods })
     }
 
+    /// Every name of a tool that some rule spells out for `server`, sorted.
+    #[must_use]
+    pub fn tools_named(&self, server: &str) -> Vec<&str> {
+        let names = self.servers.get(server).map(|names| names.tools.spelled_out());
+        let mut names: Vec<&str> = names.into_iter().flatten().collect();
+        names.sort_unstable();
+        names
+    }
+
     /// The rules about things of `kind` at `server`; `None` when the route has no such server.
     pub(super) fn names(&self, server: &str, kind: Kind) -> Option<&Names> {
         let names = self.servers.get(server)?;

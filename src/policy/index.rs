@@ -92,6 +92,11 @@ impl Names {
         }
     }
 
+    /// The names that a rule spells out.
+    pub(super) fn spelled_out(&self) -> impl Iterator<Item = &str> {
+        self.exact.keys().map(|name| &**name)
+    }
+
     /// The rules that name `name` or a prefix of it. Those about everything are in [`Names::all`].
     pub(super) fn named(&self, name: &str) -> &Bucket {
         self.exact

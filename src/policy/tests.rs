@@ -1,6 +1,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 mod agents;
+mod explain;
 mod kit;
 mod laws;
 mod lists;

@@ -86,6 +86,23 @@ impl Store {
         .await
     }
 
+    /// Takes out all rows of a purpose but the `rows_max` that were used last; how many that were.
+    ///
+    /// # Errors
+    /// [`StoreError::Away`].
+    pub async fn keep_sign_ins(&self, purpose: &str, rows_max: usize) -> Result<u64, StoreError> {
+        bounded(async {
+            let delete = sqlx::query(
+                "DELETE FROM sign_ins WHERE purpose = $1 AND touched < (SELECT MIN(touched) FROM \
+                 (SELECT touched FROM sign_ins WHERE purpose = $1 ORDER BY touched DESC LIMIT $2) AS latest)",
+            );
+            let rows_max = i64::try_from(rows_max).unwrap_or(i64::MAX);
+            let deleted = delete.bind(purpose).bind(rows_max).execute(&self.pool).await;
+            Ok(deleted.map_err(|error| away(&error))?.rows_affected())
+        })
+        .await
+    }
+
     /// Takes out what has expired at `now`; how many rows that were.
     ///
     /// # Errors

@@ -42,12 +42,17 @@ use crate::audit::Stamp;
 use crate::config::AuditSettings;
 use crate::config::OnFull;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::recent::About;
+use crate::telemetry::recent::Recent;
+use crate::telemetry::recent::Recorded;
 
 /// The way to the audit log. Clones lead to the same queue.
 #[derive(Clone)]
 pub struct AuditSink {
     queue: mpsc::Sender<Queued>,
     control: Arc<Control>,
+    /// Whether records are shown to somebody once they are written.
+    shows: bool,
 }
 
 /// A place in the queue. Dropped unused it goes back: that is right when nothing was done, so that there is nothing to
@@ -55,6 +60,7 @@ pub struct AuditSink {
 #[must_use = "a place that is dropped records nothing"]
 pub struct AuditPlace {
     permit: mpsc::OwnedPermit<Queued>,
+    shows: bool,
 }
 
 /// Why there is no place in the queue.
@@ -85,13 +91,27 @@ impl AuditSink {
     /// When the file cannot be opened for appending, no sink is configured, or no thread can be started. A gateway that
     /// cannot record must not start.
     pub fn start(settings: &AuditSettings, gateway: Arc<str>, metrics: &Metrics) -> io::Result<Self> {
-        Self::start_with(settings, gateway, metrics, PATH_CHECK)
+        Self::start_with(settings, gateway, metrics, None, PATH_CHECK)
+    }
+
+    /// The same, and shows every record to `recent` once it is written.
+    ///
+    /// # Errors
+    /// As [`AuditSink::start`].
+    pub fn start_showing(
+        settings: &AuditSettings,
+        gateway: Arc<str>,
+        metrics: &Metrics,
+        recent: Option<Arc<Recent>>,
+    ) -> io::Result<Self> {
+        Self::start_with(settings, gateway, metrics, recent, PATH_CHECK)
     }
 
     fn start_with(
         settings: &AuditSettings,
         gateway: Arc<str>,
         metrics: &Metrics,
+        recent: Option<Arc<Recent>>,
         path_check: Duration,
     ) -> io::Result<Self> {
         let mut sinks = Vec::new();
@@ -106,6 +126,7 @@ impl AuditSink {
         }
         let (queue, receiver) = mpsc::channel(settings.queue.max(1));
         let control = Arc::new(Control::default());
+        let shows = recent.is_some();
         let writer = Writer {
             queue: receiver,
             sinks,
@@ -113,12 +134,13 @@ impl AuditSink {
             gateway,
             seq: 0,
             depth: metrics.audit_queue_records().clone(),
+            recent,
             path_check,
         };
         // Made here so that its failure is the caller's to see.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         std::thread::Builder::new().name("audit".to_owned()).spawn(move || runtime.block_on(writer.run()))?;
-        Ok(Self { queue, control })
+        Ok(Self { queue, control, shows })
     }
 
     /// Takes a place for one record. The usual case is one atomic operation.
@@ -127,13 +149,14 @@ impl AuditSink {
     /// With [`OnFull::Refuse`], [`AuditUnavailable::Full`] when there is no place now. With [`OnFull::Wait`] this waits
     /// for one, without an end of its own: its caller bounds the time. [`AuditUnavailable::Closed`] when the log is.
     pub async fn reserve(&self, on_full: OnFull) -> Result<AuditPlace, AuditUnavailable> {
+        let place = |permit| AuditPlace { permit, shows: self.shows };
         match self.queue.clone().try_reserve_owned() {
-            Ok(permit) => Ok(AuditPlace { permit }),
+            Ok(permit) => Ok(place(permit)),
             Err(TrySendError::Closed(_)) => Err(AuditUnavailable::Closed),
             Err(TrySendError::Full(queue)) => match on_full {
                 OnFull::Refuse => Err(AuditUnavailable::Full),
                 OnFull::Wait => match queue.reserve_owned().await {
-                    Ok(permit) => Ok(AuditPlace { permit }),
+                    Ok(permit) => Ok(place(permit)),
                     Err(_) => Err(AuditUnavailable::Closed),
                 },
             },
@@ -187,7 +210,8 @@ impl AuditPlace {
         event.write_rest(&mut rest);
         let time_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         let time_ms = u64::try_from(time_ms).unwrap_or(u64::MAX);
-        self.permit.send(Queued { time_ms, rest });
+        let about = self.shows.then(|| Box::new(About::of(&event)));
+        self.permit.send(Queued { time_ms, rest, about });
     }
 }
 
@@ -214,6 +238,8 @@ struct Queued {
     /// All of the line but its beginning. Written where the event was: its parts are freed by the thread that made them,
     /// and a long string takes no more memory here than in the log.
     rest: Vec<u8>,
+    /// What it is found by, when it is shown to somebody.
+    about: Option<Box<About>>,
 }
 
 /// What the two sides tell each other past the queue.
@@ -235,6 +261,8 @@ struct Writer {
     gateway: Arc<str>,
     seq: u64,
     depth: IntGauge,
+    /// Who is shown the records.
+    recent: Option<Arc<Recent>>,
     path_check: Duration,
 }
 
@@ -261,16 +289,25 @@ impl Writer {
             }
             self.control.in_hand.store(taken, Ordering::Release);
             let mut lines = 0;
-            for Queued { time_ms, rest } in records.drain(..) {
+            let mut to_show = Vec::new();
+            for Queued { time_ms, rest, about } in records.drain(..) {
                 self.seq += 1;
                 Stamp { time_ms, seq: self.seq, gateway: &self.gateway }.write_beginning(&mut batch);
                 batch.extend_from_slice(&rest);
                 lines += 1;
+                if let Some(about) = about {
+                    let gateway = Arc::clone(&self.gateway);
+                    let rest = rest.into_boxed_slice();
+                    to_show.push(Arc::new(Recorded { time_ms, seq: self.seq, gateway, about, rest }));
+                }
                 if batch.len() >= BATCH_BYTES {
                     self.write(&mut batch, &mut lines).await;
                 }
             }
             self.write(&mut batch, &mut lines).await;
+            if let Some(recent) = &self.recent {
+                recent.push(to_show);
+            }
             self.measure();
             if lingers && taken < BATCH_RECORDS {
                 // Nobody wakes a writer that is not waiting at the queue, so a busy gateway pays for a few hundred

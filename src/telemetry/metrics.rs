@@ -599,6 +599,12 @@ impl Metrics {
         &self.audit_queue_records
     }
 
+    /// All of it as it stands.
+    #[must_use]
+    pub fn gather(&self) -> Vec<prometheus::proto::MetricFamily> {
+        self.registry.gather()
+    }
+
     /// All of it in the Prometheus text format 0.0.4 ([`CONTENT_TYPE`]).
     #[must_use]
     pub fn render(&self) -> Vec<u8> {

@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod log;
 pub mod metrics;
+pub mod recent;
 
 pub use audit::{AuditPlace, AuditSink, AuditUnavailable};
 pub use metrics::Metrics;

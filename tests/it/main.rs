@@ -15,6 +15,9 @@ mod support;
 
 mod kit;
 
+mod admin;
+mod admin_registry;
+mod admin_sign_in;
 mod agents;
 mod attacks;
 mod bodies;

@@ -549,8 +549,10 @@ fn metrics_and_admin_leave_loopback_only_when_told_to() {
     }
     let conf = usual(&idp, &tickets).set("metrics", json!({ "address": "0.0.0.0:21998", "insecure": true }));
     let gateway = Gateway::start(conf);
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], 21998));
+    poll_until("the listener", || std::net::TcpStream::connect(address).ok());
     let page = poll_until("the page", || {
-        let answer = crate::support::send(([127, 0, 0, 1], 21998).into(), &Request::get("/metrics"));
+        let answer = crate::support::send(address, &Request::get("/metrics"));
         (answer.status == 200).then(|| answer.text())
     });
     assert!(page.contains("portcullis_config_generation 1"), "{page}");
@@ -577,6 +579,9 @@ fn metrics_and_admin_are_not_read_past_their_tls() {
     let (metrics, admin) = (local(&metrics), local(&admin));
     let ask = |path: &str, host: &str| Request::get(path).header("Host", host);
 
+    for address in [metrics, admin] {
+        poll_until("the listener", || std::net::TcpStream::connect(address).ok());
+    }
     // In clear text nobody reads anything.
     assert_eq!(crate::support::send_raw(metrics, &ask("/metrics", "localhost").bytes(metrics)), None);
     let stranger = TlsClient::trusting(&authority);

@@ -199,6 +199,7 @@ fn a_record_of_the_worst_strings_is_bounded() {
             id: Some(RequestId::from_json(&"9".repeat(1 << 20))),
             ..Mcp::default()
         }),
+        act: None,
         credential: Some(Credential {
             mode: "token_exchange",
             audience: vec![worst.as_str().into(); 100].into(),
@@ -346,6 +347,7 @@ fn full() -> Event {
             findings: 2,
             note: Some("looked at it".into()),
         })),
+        act: None,
         credential: Some(Credential {
             mode: "token_exchange",
             audience: Arc::from(["tickets".into()]),
@@ -362,4 +364,23 @@ fn full() -> Event {
         bytes_out: 4096,
         config_generation: 3,
     }
+}
+
+#[test]
+fn what_somebody_did_is_told_with_target_and_words() {
+    let act = Act {
+        call: "POST /api/v1/sessions/revoke".into(),
+        target: Some("alice".into()),
+        action: None,
+        note: Some("left\u{1b}[2J".into()),
+        roles: Some("admin".into()),
+    };
+    let event =
+        Event { event: EventKind::Admin(AdminEvent::SessionsRevoke), act: Some(Box::new(act)), ..Event::default() };
+    let line = line(&event);
+    let expected = concat!(
+        r#""act":{"call":"POST /api/v1/sessions/revoke","target":"alice","#,
+        r#""note":"left\u001b[2J","roles":"admin"}"#
+    );
+    assert!(line.contains(r#""event":"admin.sessions_revoke""#) && line.contains(expected), "{line}");
 }

@@ -49,8 +49,24 @@ pub(super) fn issuer(value: &Value<'_>, plain_http_hosts: &[String], look: Look<
     })
 }
 
+/// An issuer that is named by nothing but its URL.
+pub(super) fn of_its_own(name: &str, issuer: &str) -> IssuerConfig {
+    IssuerConfig {
+        name: name.into(),
+        issuer: issuer.into(),
+        audiences: Vec::new(),
+        algorithms: DEFAULT_ALGORITHMS.to_vec(),
+        jwks: JwksSource::Discover,
+        clock_leeway: seconds(30),
+        scope_claims: vec!["scope".into(), "scp".into()],
+        token_types: TokenTypes::AnyButIdToken,
+        jwks_refresh: seconds(300),
+        jwks_cooldown: seconds(30),
+    }
+}
+
 /// RFC 8414 §2: an https URL without query and fragment; kept as written, since `iss` is compared exactly.
-fn issuer_identifier<'a>(text: &'a str, plain_http_hosts: &[String]) -> Result<&'a str, Complaint> {
+pub(super) fn issuer_identifier<'a>(text: &'a str, plain_http_hosts: &[String]) -> Result<&'a str, Complaint> {
     let url = values::callable_url(text, plain_http_hosts)?;
     if url.query.is_some() {
         let hint = "write exactly what the issuer puts into iss";

@@ -71,7 +71,7 @@ pub(super) fn listen(value: &Value<'_>, look: Look<'_>) -> Option<Vec<Listen>> {
     })
 }
 
-fn listen_tls(value: &Value<'_>, look: Look<'_>) -> Option<ListenTls> {
+pub(super) fn listen_tls(value: &Value<'_>, look: Look<'_>) -> Option<ListenTls> {
     value.map(|fields| {
         let certificate = fields.required("certificate", |v| secrets::pem(v, look, Keep::Public, pem::certificates));
         let private_key = fields.required("private_key", |v| secrets::pem(v, look, Keep::Private, pem::private_key));
@@ -82,37 +82,40 @@ fn listen_tls(value: &Value<'_>, look: Look<'_>) -> Option<ListenTls> {
     })
 }
 
-/// `metrics` and `admin`: served to whoever comes, so on loopback, or over TLS, unless the operator insists.
+/// `metrics`: served to whoever comes, so on loopback, or over TLS, unless the operator insists.
 pub(super) fn inner_listen(value: &Value<'_>, look: Look<'_>) -> Option<Listen> {
-    value.map(|fields| {
-        let insecure = fields.or("insecure", false, Value::flag);
-        let tls = fields.optional("tls", |v| listen_tls(v, look));
-        let address = fields.find("address");
-        let address = fields.must("address", address)?;
-        let parsed = address.parse(values::address)?;
-        let is_clear = matches!(tls, Some(None));
-        if !insecure? && is_clear && !parsed.ip().is_loopback() {
-            let message = format!("{parsed} is reachable from other machines, without TLS and without authentication");
-            address.complain(
-                message,
-                "use a loopback address, add tls, or add insecure: true if the network is closed to others",
-            );
-            return None;
-        }
-        Some(Listen { address: parsed, tls: tls? })
-    })
+    value.map(|fields| inner_listen_of(fields, look))
+}
+
+/// Address and TLS of `metrics` or `admin`.
+pub(super) fn inner_listen_of(fields: &mut Fields<'_, '_>, look: Look<'_>) -> Option<Listen> {
+    let insecure = fields.or("insecure", false, Value::flag);
+    let tls = fields.optional("tls", |v| listen_tls(v, look));
+    let address = fields.find("address");
+    let address = fields.must("address", address)?;
+    let parsed = address.parse(values::address)?;
+    let is_clear = matches!(tls, Some(None));
+    if !insecure? && is_clear && !parsed.ip().is_loopback() {
+        let message = format!("{parsed} is reachable from other machines, without TLS and without authentication");
+        address.complain(
+            message,
+            "use a loopback address, add tls, or add insecure: true if the network is closed to others",
+        );
+        return None;
+    }
+    Some(Listen { address: parsed, tls: tls? })
 }
 
 /// Two sockets cannot share an address and port.
 pub(super) fn distinct_addresses(
     top: &mut Fields<'_, '_>,
     listen: Option<&[Listen]>,
-    metrics: Option<&Option<Listen>>,
-    admin: Option<&Option<Listen>>,
+    metrics: Option<SocketAddr>,
+    admin: Option<SocketAddr>,
 ) {
     let listeners = listen.unwrap_or_default().iter().enumerate().map(|(nth, l)| (format!("listen[{nth}]"), l.address));
     let inner = [("metrics", metrics), ("admin", admin)];
-    let inner = inner.into_iter().filter_map(|(key, inner)| Some((key.to_owned(), inner?.as_ref()?.address)));
+    let inner = inner.into_iter().filter_map(|(key, inner)| Some((key.to_owned(), inner?)));
     let mut seen: BTreeMap<SocketAddr, String> = BTreeMap::new();
     for (path, address) in listeners.chain(inner) {
         if let Some(first) = seen.get(&address) {

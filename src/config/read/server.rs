@@ -305,13 +305,14 @@ fn resource(text: &str) -> Result<String, Complaint> {
     Err(Complaint::new(format!("{} is not a resource", quote(text)), hint))
 }
 
-struct Client {
-    id: String,
-    secret: Option<Secret<String>>,
-    auth: ClientAuth,
+/// A client of an issuer.
+pub(super) struct Client {
+    pub(super) id: String,
+    pub(super) secret: Option<Secret<String>>,
+    pub(super) auth: ClientAuth,
 }
 
-fn client(value: &Value<'_>, look: Look<'_>) -> Option<Client> {
+pub(super) fn client(value: &Value<'_>, look: Look<'_>) -> Option<Client> {
     let words = [
         ("client_secret_basic", ClientAuth::ClientSecretBasic),
         ("client_secret_post", ClientAuth::ClientSecretPost),

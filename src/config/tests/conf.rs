@@ -70,6 +70,7 @@ fn machine() -> Fake {
         .file("/run/credentials/session.key", 0o400, KEY)
         .file("/run/credentials/sts.secret", 0o400, "s3cr3t-of-the-test")
         .file("/etc/portcullis/previous-session.key", 0o600, second_key)
+        .file("/run/credentials/admin-client.secret", 0o400, "s3cr3t-of-the-test")
         .env("SAAS_API_TOKEN", "t0ken-of-the-test");
     let files = [
         ("tls/cert.pem", &*certificate),

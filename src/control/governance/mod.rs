@@ -106,7 +106,7 @@ struct Progress {
 }
 
 impl Governance {
-    /// Opens the store and reads it, for a few seconds at most; a store that is away is tried again and again. `passed` brings
+    /// Opens the store and reads it, for `OPEN_MAX` at most; a store that is away is tried again and again. `passed` brings
     /// what lists show that pass through the gateway.
     ///
     /// # Errors
@@ -196,6 +196,15 @@ impl Governance {
     pub async fn delete_sign_in(&self, id: Digest, purpose: &'static str) -> Result<bool, StoreError> {
         let inner = Arc::clone(&self.inner);
         self.background.run(async move { inner.store()?.delete_sign_in(id, purpose).await }).await
+    }
+
+    /// Takes out all sign-ins of a purpose but the `rows_max` that were used last; how many that were.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn keep_sign_ins(&self, purpose: &'static str, rows_max: usize) -> Result<u64, StoreError> {
+        let inner = Arc::clone(&self.inner);
+        self.background.run(async move { inner.store()?.keep_sign_ins(purpose, rows_max).await }).await
     }
 
     /// Takes out the sign-ins that have expired at `now`.

@@ -269,7 +269,7 @@ impl Log {
 
     /// A sink that looks at its path before every batch.
     fn sink(&self, queue: usize) -> AuditSink {
-        AuditSink::start_with(&self.settings(queue), "edge-1".into(), &self.metrics, Duration::ZERO).unwrap()
+        AuditSink::start_with(&self.settings(queue), "edge-1".into(), &self.metrics, None, Duration::ZERO).unwrap()
     }
 
     fn rotated(&self) -> PathBuf {

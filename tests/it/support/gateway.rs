@@ -101,6 +101,9 @@ impl Gateway {
                 listen["address"] = address.to_string().into();
             }
         }
+        if conf.value["admin"]["address"] == "ADMIN" {
+            conf.value["admin"]["address"] = admin.to_string().into();
+        }
         conf.value["server"]["upgrade_sock"] = "DIR/upgrade.sock".into();
         conf.value["server"]["pid_file"] = "DIR/portcullis.pid".into();
         let file = write(&conf, directory.path());

@@ -49,7 +49,39 @@ struct State {
     /// What discovery claims as its issuer, when it lies.
     claimed_issuer: Option<String>,
     jwks_fetches: AtomicUsize,
+    /// Codes that were given out, each good once.
+    codes: BTreeMap<String, Grant>,
+    /// Leaves `iss` out of the answers to sign-ins, and does not announce it.
+    hides_iss: bool,
+    /// Changes the claims of the next ID tokens.
+    id_token_claims: Map<String, Value>,
 }
+
+/// What a code stands for.
+#[derive(Clone)]
+struct Grant {
+    redirect_uri: String,
+    code_challenge: String,
+    nonce: String,
+    person: Person,
+}
+
+/// Somebody who signs in at the issuer.
+#[derive(Clone, Debug)]
+pub struct Person {
+    pub subject: String,
+    pub groups: Vec<String>,
+}
+
+impl Person {
+    pub fn new(subject: &str, groups: &[&str]) -> Self {
+        Self { subject: subject.into(), groups: groups.iter().map(|group| (*group).into()).collect() }
+    }
+}
+
+/// The client that the gateway is to this issuer.
+pub const ADMIN_CLIENT: &str = "portcullis-admin";
+pub const ADMIN_SECRET: &str = "adm1n-client-value";
 
 /// The issuer. Keys at start: `rsa-1`, `ec-1`, `ed-1`.
 pub struct Idp {
@@ -69,6 +101,9 @@ impl Idp {
             junk: Vec::new(),
             claimed_issuer: None,
             jwks_fetches: AtomicUsize::new(0),
+            codes: BTreeMap::new(),
+            hides_iss: false,
+            id_token_claims: Map::new(),
         }));
         let host = Host::start(router(&state), None);
         Self { state, port: host.address().port(), host: Mutex::new(Some(host)) }
@@ -117,6 +152,45 @@ impl Idp {
     /// Makes discovery name another issuer.
     pub fn claim_to_be(&self, issuer: &str) {
         self.state.lock().unwrap().claimed_issuer = Some(issuer.to_owned());
+    }
+
+    /// Lets `person` sign in at the address that the gateway has sent their browser to; returns where the browser is sent
+    /// back to. Strict, as a real issuer: what it asks for and does not get is a failure of the test.
+    #[track_caller]
+    pub fn let_in(&self, location: &str, person: &Person) -> String {
+        let (page, query) = location.split_once('?').expect("a query");
+        assert_eq!(page, format!("{}/authorize", self.issuer()));
+        let asked = parse_form(query);
+        let one = |name: &str| {
+            let values: Vec<_> = asked.iter().filter(|(key, _)| key == name).map(|(_, value)| value.clone()).collect();
+            assert_eq!(values.len(), 1, "{name} in {location}");
+            values[0].clone()
+        };
+        assert_eq!((one("response_type"), one("client_id")), ("code".into(), ADMIN_CLIENT.into()));
+        assert_eq!(one("code_challenge_method"), "S256");
+        assert!(one("scope").split(' ').any(|scope| scope == "openid"));
+        assert!(one("state").len() >= 40 && one("nonce").len() >= 40 && one("code_challenge").len() == 43);
+        let code = random_word();
+        let grant = Grant {
+            redirect_uri: one("redirect_uri"),
+            code_challenge: one("code_challenge"),
+            nonce: one("nonce"),
+            person: person.clone(),
+        };
+        let mut state = self.state.lock().unwrap();
+        state.codes.insert(code.clone(), grant);
+        let iss = if state.hides_iss { String::new() } else { format!("&iss={}", url_encode(&self.issuer())) };
+        format!("{}?code={code}&state={}{iss}", one("redirect_uri"), one("state"))
+    }
+
+    /// Leaves `iss` out of its answers, and does not announce it (RFC 9207).
+    pub fn hide_iss(&self) {
+        self.state.lock().unwrap().hides_iss = true;
+    }
+
+    /// Puts a claim into every ID token from here on.
+    pub fn put_into_id_tokens(&self, name: &str, value: impl Into<Value>) {
+        self.state.lock().unwrap().id_token_claims.insert(name.into(), value.into());
     }
 
     /// An access token for alice, good for ten minutes at [`AUDIENCE`], signed RS256, without scopes.
@@ -325,7 +399,11 @@ fn router(state: &Arc<Mutex<State>>) -> Router {
             async move {
                 let issuer = format!("http://{}", headers["host"].to_str().unwrap());
                 let claimed = state.lock().unwrap().claimed_issuer.clone().unwrap_or_else(|| issuer.clone());
+                let names_itself = !state.lock().unwrap().hides_iss;
                 Json(json!({
+                    "authorization_response_iss_parameter_supported": names_itself,
+                    "end_session_endpoint": format!("{issuer}/logout"),
+                    "code_challenge_methods_supported": ["S256"],
                     "issuer": claimed,
                     "jwks_uri": format!("{issuer}/jwks"),
                     "authorization_endpoint": format!("{issuer}/authorize"),
@@ -349,10 +427,66 @@ fn router(state: &Arc<Mutex<State>>) -> Router {
             }
         }
     };
+    let token = {
+        let state = Arc::clone(state);
+        move |headers: axum::http::HeaderMap, form: String| {
+            let state = Arc::clone(&state);
+            async move { redeem(&state, &headers, &form) }
+        }
+    };
     Router::new()
+        .route("/token", axum::routing::post(token))
         .route("/.well-known/openid-configuration", get(metadata.clone()))
         .route("/.well-known/oauth-authorization-server", get(metadata))
         .route("/jwks", get(jwks))
+}
+
+/// RFC 6749 §4.1.3 with RFC 7636 §4.6: a code is good once, for the client, address and verifier it was asked for.
+fn redeem(
+    state: &Arc<Mutex<State>>,
+    headers: &axum::http::HeaderMap,
+    form: &str,
+) -> (axum::http::StatusCode, Json<Value>) {
+    use axum::http::StatusCode;
+    let form = parse_form(form);
+    let one = |name: &str| form.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value.as_str());
+    let proof = format!("Basic {}", STANDARD.encode(format!("{ADMIN_CLIENT}:{ADMIN_SECRET}")));
+    if headers.get("authorization").is_none_or(|value| value.as_bytes() != proof.as_bytes()) {
+        return (StatusCode::UNAUTHORIZED, Json(json!({ "error": "invalid_client" })));
+    }
+    let mut state = state.lock().unwrap();
+    let challenge = ring::digest::digest(&ring::digest::SHA256, one("code_verifier").as_bytes());
+    let grant = state.codes.remove(one("code")).filter(|grant| {
+        one("grant_type") == "authorization_code"
+            && one("redirect_uri") == grant.redirect_uri
+            && URL_SAFE_NO_PAD.encode(challenge.as_ref()) == grant.code_challenge
+    });
+    let Some(grant) = grant else {
+        return (StatusCode::BAD_REQUEST, Json(json!({ "error": "invalid_grant" })));
+    };
+    let issuer = format!("http://{}", headers["host"].to_str().unwrap());
+    let mut claims = object(json!({
+        "iss": issuer, "sub": grant.person.subject, "aud": ADMIN_CLIENT, "nonce": grant.nonce,
+        "iat": now(), "exp": now() + 300, "groups": grant.person.groups, "name": format!("{} Example", grant.person.subject),
+    }));
+    claims.extend(state.id_token_claims.clone());
+    let header = object(json!({ "alg": "ES256", "typ": "JWT", "kid": "ec-1" }));
+    let token = Token { claims, header, key: state.keys["ec-1"].clone(), keys: state.keys.clone(), payload: None };
+    let answer =
+        json!({ "access_token": "not-looked-at", "token_type": "Bearer", "expires_in": 300, "id_token": token.sign() });
+    (StatusCode::OK, Json(answer))
+}
+
+/// `a=b&c=d`, decoded.
+pub fn parse_form(form: &str) -> Vec<(String, String)> {
+    let url = reqwest::Url::parse(&format!("http://localhost/?{form}")).unwrap();
+    url.query_pairs().map(|(key, value)| (key.into_owned(), value.into_owned())).collect()
+}
+
+fn url_encode(text: &str) -> String {
+    let mut url = reqwest::Url::parse("http://localhost/").unwrap();
+    url.query_pairs_mut().append_pair("x", text);
+    url.query().unwrap()[2..].to_owned()
 }
 
 /// A fixed key: ring cannot make RSA keys. It signs test tokens only.

@@ -6,6 +6,7 @@
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+mod admin;
 mod answer;
 mod caller;
 mod conf;
@@ -16,6 +17,7 @@ mod http1;
 mod http2;
 mod idp;
 mod mcp_server;
+mod openapi;
 mod pieces;
 #[path = "../../../src/store/tests/postgres.rs"]
 pub mod postgres;
@@ -26,14 +28,16 @@ mod sts;
 mod tls;
 mod world;
 
+pub use admin::{Browser, with_sign_in};
 pub use answer::Answer;
 pub use caller::{Caller, Conversation, LEGACY, MODERN, REVISIONS, legacy_message, modern_message};
 pub use conf::{AUDIENCE, Conf, PUBLIC_HOST, SESSION_KEY, conf};
 pub use gateway::{Gateway, Output, portcullis, write};
 pub use http1::{Connection, Event, Framing, Opened, Request, Response, open, send, send_raw};
 pub use http2::send_h2c;
-pub use idp::{Alg, Idp, Token, now, random_word};
+pub use idp::{Alg, Idp, Person, Token, now, random_word};
 pub use mcp_server::{McpServer, Reply, message_with_result};
+pub use openapi::Api;
 pub use raw_server::{RawRequest, RawServer, Then};
 pub use real::{RmcpServer, connect_rmcp};
 pub use sts::Sts;

@@ -1,0 +1,192 @@
+//! What may somebody call, and which rule says so?
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Extension, State};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
+
+use crate::control::governance::{ItemFilter, PAGE_MAX, Page};
+use crate::identity::{Imagined, Principal, Scopes};
+use crate::mcp::{self, ClassifyLimits, ItemKind, McpRequest, Revision};
+use crate::policy::{self, Effect, Explained, Facts, Verdict};
+
+use super::super::Admin;
+use super::super::access::Deed;
+use super::super::problem::{Answer, Problem};
+use super::input::Body;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Question {
+    /// The path of a route.
+    route: String,
+    /// The claims of the access token. `iss` and `sub` may be left out; scope claims count as scopes.
+    #[serde(default)]
+    claims: Map<String, Value>,
+    #[serde(default)]
+    scopes: Vec<String>,
+    /// Tools beside those that rules and registry know, each with the arguments of the call, or null.
+    #[serde(default)]
+    tools: BTreeMap<String, Option<Box<RawValue>>>,
+}
+
+#[derive(Serialize)]
+pub(super) struct Reply {
+    route: Arc<str>,
+    server: Arc<str>,
+    /// What happens where no rule matches.
+    default: &'static str,
+    tools: Vec<ToolView>,
+}
+
+#[derive(Serialize)]
+struct ToolView {
+    tool: String,
+    /// `allow`, `deny` or `depends`.
+    verdict: &'static str,
+    /// The rule that decides; null: the default.
+    rule: Option<Arc<str>>,
+    /// What it does when no rule of `depends_on` does.
+    effect: &'static str,
+    depends_on: Vec<RuleView>,
+    /// Scopes that would have the call permitted.
+    missing_scopes: Option<Vec<String>>,
+    /// Whether arguments were given.
+    with_arguments: bool,
+}
+
+#[derive(Serialize)]
+struct RuleView {
+    rule: Arc<str>,
+    effect: &'static str,
+}
+
+pub(super) async fn explain(
+    State(admin): State<Arc<Admin>>,
+    Extension(deed): Extension<Deed>,
+    Body(question): Body<Question>,
+) -> Answer<Json<Reply>> {
+    deed.target(question.route.as_str());
+    let world = admin.live.take();
+    let route = world.route(&question.route).ok_or_else(Problem::not_found)?;
+    if question.tools.len() > TOOLS_MAX {
+        return Err(Problem::invalid(format!("at most {TOOLS_MAX} tools")));
+    }
+    let server = route.server.name();
+    let who = imagined(question.claims, &question.scopes, route.issuers.first().map(|issuer| &*issuer.config));
+    let headers = HeaderMap::new();
+    let host = admin.live.peek().config.allowed_hosts.first().cloned().unwrap_or_default();
+    let now = admin.clock.now();
+    let identity = route.server.proof.as_ref().and_then(|proof| proof.current(now));
+    let facts = Facts {
+        now,
+        http_method: "POST",
+        host: &host,
+        path: &route.config.path,
+        headers: &headers,
+        client_ip: None,
+        client_certificate: None,
+        agent: None,
+        server_identity: identity.as_deref(),
+        body_bytes: 0,
+        revision: Revision::V2025_11_25,
+    };
+    let offered = offered_tools(&admin, server);
+    let mut names: BTreeSet<&str> = route.policy.tools_named(server).into_iter().take(TOOLS_MAX).collect();
+    names.extend(offered.iter().map(|name| &**name));
+    names.extend(question.tools.keys().map(String::as_str));
+    let mut tools = Vec::with_capacity(names.len());
+    for name in names {
+        let arguments = question.tools.get(name).and_then(Option::as_deref);
+        let call = arguments.map(|arguments| call_of(name, arguments)).transpose()?;
+        let message = call.as_ref().and_then(|call| call.messages.first());
+        let explained = policy::explain(&route.policy, &who, server, name, message, &facts);
+        tools.push(ToolView::of(name, explained, message.is_some()));
+    }
+    let default = word(route.config.default);
+    Ok(Json(Reply { route: Arc::clone(&route.config.path), server: Arc::clone(server), default, tools }))
+}
+
+/// The tools that the registry knows of a server; none when it is not governed.
+fn offered_tools(admin: &Admin, server: &str) -> Vec<Box<str>> {
+    let mut names = Vec::new();
+    let Some(governance) = &admin.governance else { return names };
+    let filter = ItemFilter { kind: Some(ItemKind::Tool), standing: None };
+    let mut page = Page { after: None, limit: Some(PAGE_MAX) };
+    while let Ok(found) = governance.items(server, &filter, &page) {
+        names.extend(found.items.into_iter().map(|item| item.name));
+        if found.next.is_none() || names.len() >= TOOLS_MAX {
+            break;
+        }
+        page.after = found.next;
+    }
+    names
+}
+
+/// Somebody with these claims, as a token of the route's first issuer would make them.
+fn imagined(
+    mut claims: Map<String, Value>,
+    scopes: &[String],
+    issuer: Option<&crate::config::IssuerConfig>,
+) -> Imagined {
+    let mut scopes: Vec<Box<str>> = scopes.iter().map(|scope| scope.as_str().into()).collect();
+    for name in issuer.map_or(&[][..], |issuer| &issuer.scope_claims) {
+        match claims.remove(&**name) {
+            Some(Value::String(held)) => scopes.extend(held.split(' ').map(Into::into)),
+            Some(Value::Array(held)) => scopes.extend(held.iter().filter_map(Value::as_str).map(Into::into)),
+            _ => {}
+        }
+    }
+    let text = |name: &str| claims.get(name).and_then(Value::as_str);
+    let principal = Principal {
+        issuer: text("iss").or(issuer.map(|issuer| &*issuer.issuer)).unwrap_or_default().into(),
+        subject: text("sub").unwrap_or("somebody").into(),
+    };
+    Imagined::new(principal, Scopes::new(scopes), claims)
+}
+
+/// The call as a client would send it, read as strictly as one.
+fn call_of(tool: &str, arguments: &RawValue) -> Answer<McpRequest> {
+    let body = json!({
+        "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": { "name": tool, "arguments": arguments },
+    });
+    let mut headers = HeaderMap::new();
+    headers.insert(HeaderName::from_static("mcp-protocol-version"), HeaderValue::from_static("2025-11-25"));
+    let bounds = ClassifyLimits { json_depth: JSON_DEPTH_MAX, batch_messages: 1 };
+    mcp::classify(&headers, body.to_string().into(), &bounds)
+        .map_err(|unclassified| Problem::invalid(unclassified.error.public_message()))
+}
+
+impl ToolView {
+    fn of(tool: &str, explained: Explained, with_arguments: bool) -> Self {
+        let Explained { verdict, rule, effect, depends_on, challenge } = explained;
+        Self {
+            tool: tool.to_owned(),
+            verdict: match verdict {
+                Verdict::Allow => "allow",
+                Verdict::Deny => "deny",
+                Verdict::Depends => "depends",
+            },
+            rule,
+            effect: word(effect),
+            depends_on: depends_on.into_iter().map(|(rule, effect)| RuleView { rule, effect: word(effect) }).collect(),
+            missing_scopes: challenge.map(|scopes| scopes.iter().map(str::to_owned).collect()),
+            with_arguments,
+        }
+    }
+}
+
+fn word(effect: Effect) -> &'static str {
+    match effect {
+        Effect::Allow => "allow",
+        Effect::Deny => "deny",
+    }
+}
+
+const TOOLS_MAX: usize = 5000;
+const JSON_DEPTH_MAX: usize = 64;
