@@ -69,11 +69,14 @@ pub struct Seen {
     sessions: HashMap<Digest, u64>,
 }
 
+/// Issuer and subject.
+pub type Who = (Arc<str>, Arc<str>);
+
 #[derive(Default)]
 struct Kept {
     records: VecDeque<Arc<Recorded>>,
     agents: HashMap<Box<str>, Seen>,
-    principals: HashMap<(Arc<str>, Arc<str>), Seen>,
+    principals: HashMap<Who, Seen>,
 }
 
 impl Recent {
@@ -123,7 +126,7 @@ impl Recent {
 
     /// The principals (issuer and subject), the latest first.
     #[must_use]
-    pub fn principals(&self) -> Vec<((Arc<str>, Arc<str>), Seen)> {
+    pub fn principals(&self) -> Vec<(Who, Seen)> {
         let kept = self.kept();
         let mut principals: Vec<_> = kept.principals.iter().map(|(who, seen)| (who.clone(), seen.clone())).collect();
         principals.sort_by(|(a, one), (b, other)| other.last_ms.cmp(&one.last_ms).then_with(|| a.cmp(b)));

@@ -58,8 +58,8 @@ fn sign_in(value: &Value<'_>, issuers: Option<&[IssuerConfig]>, look: Look<'_>) 
         let issuer = fields.required("issuer", |v| issuer_of(v, issuers));
         let client = fields.required("client", |v| server::client(v, look));
         let scopes = fields.or("scopes", vec!["openid".into(), "profile".into()], |v| {
-            let scopes = v.some(|v| v.parse(|text| values::scope(text).map(Box::from)))?;
-            if !scopes.iter().any(|scope: &Box<str>| **scope == *"openid") {
+            let scopes: Vec<Box<str>> = v.some(|v| v.parse(|text| values::scope(text).map(Box::from)))?;
+            if !scopes.iter().any(|scope| **scope == *"openid") {
                 v.complain("lacks openid", "without it the issuer gives no ID token (OpenID Connect Core §3.1.2.1)");
                 return None;
             }

@@ -39,34 +39,36 @@ pub(super) fn look_at(method: &Method, headers: &HeaderMap, uri: &Uri, address: 
 
 /// Refuses hosts and origins that are not ours, and says to browsers what they may do with the answer.
 pub(super) async fn stand(State(admin): State<Arc<Admin>>, request: Request, next: Next) -> Response {
-    let answer = match pass(&admin, &request) {
-        Ok(()) => next.run(request).await,
-        Err(refusal) => refusal,
+    let answer = match refusal(&admin, &request) {
+        Some(refusal) => refusal,
+        None => next.run(request).await,
     };
     harden(answer, admin.has_tls)
 }
 
-fn pass(admin: &Admin, request: &Request) -> Result<(), Response> {
+/// The refusal of a request that does not even get to the pages; `None` lets it through.
+fn refusal(admin: &Admin, request: &Request) -> Option<Response> {
     let (method, headers, uri) = (request.method(), request.headers(), request.uri());
     let settings = admin.settings();
     let Some(settings) = settings.as_ref().filter(|settings| settings.sign_in.is_some() && !is_health(uri.path()))
     else {
-        look_at(method, headers, uri, admin.address).map_err(|turned| match turned {
-            Turned::Away => (StatusCode::FORBIDDEN, "forbidden\n").into_response(),
-            Turned::Method => (StatusCode::METHOD_NOT_ALLOWED, "only GET\n").into_response(),
-        })?;
-        return if is_health(uri.path()) { Ok(()) } else { Err(nothing_here()) };
+        return match look_at(method, headers, uri, admin.address) {
+            Err(Turned::Away) => Some((StatusCode::FORBIDDEN, "forbidden\n").into_response()),
+            Err(Turned::Method) => Some((StatusCode::METHOD_NOT_ALLOWED, "only GET\n").into_response()),
+            Ok(()) if is_health(uri.path()) => None,
+            Ok(()) => Some(nothing_here()),
+        };
     };
     let host = host_of(headers, uri);
     let public_host = settings.public_url.split_once("://").map(|(_scheme, host)| host);
     if !host.is_some_and(|host| is_own_host(host, admin.address) || Some(host) == public_host) {
-        return Err(Problem::new(StatusCode::FORBIDDEN, "foreign_host").into_response());
+        return Some(Problem::new(StatusCode::FORBIDDEN, "foreign_host").into_response());
     }
     let mut origins = headers.get_all(ORIGIN).iter();
     match (origins.next(), origins.next()) {
-        (None, _) => Ok(()),
-        (Some(origin), None) if origin.as_bytes() == settings.public_url.as_bytes() => Ok(()),
-        (Some(_), _) => Err(Problem::new(StatusCode::FORBIDDEN, "foreign_origin").into_response()),
+        (None, _) => None,
+        (Some(origin), None) if origin.as_bytes() == settings.public_url.as_bytes() => None,
+        (Some(_), _) => Some(Problem::new(StatusCode::FORBIDDEN, "foreign_origin").into_response()),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Is the description true?
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use std::collections::BTreeSet;
 
@@ -67,7 +67,7 @@ fn every_reference_leads_somewhere() {
                 members.values().for_each(|value| check(value, root));
             }
             Value::Array(items) => items.iter().for_each(|value| check(value, root)),
-            _ => {}
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
         }
     }
     let document = document();
