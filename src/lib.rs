@@ -15,6 +15,7 @@
 //!    what do they ask   mcp          headers + body → McpRequest { revision, messages }
 //!    which talk         session      Mcp-Session-Id → Session            (legacy revisions)
 //!    may they           policy       Caller, Server, Message → Decision → Permit
+//!    is it approved     registry     Catalog, Message → not kept back    (governed servers)
 //!    where              routing      Session, health → Instance
 //!    whose authority    credential   Permit, Caller → Credential         (may use the network: token exchange)
 //!                            │  Admitted
@@ -22,7 +23,7 @@
 //!                       forward ──► MCP server instance
 //!                            │
 //!                            ▼  answer
-//!    what comes back    respond      session id sealing, list filter; SSE event by event
+//!    what comes back    respond      session id sealing, list filter, pins; SSE event by event
 //!    what happened      audit        exactly one audit event per request, refusals included
 //! ```
 //!

@@ -220,6 +220,23 @@ fn a_place_that_cannot_be_opened_is_away() {
     }
 }
 
+/// A pool whose connections have all broken finds new ones.
+#[test]
+fn a_server_that_comes_back_is_found_again() {
+    let Some(mut server_process) = postgres::Server::start() else { return };
+    let runtime = Background::start().unwrap();
+    let place = StorePlace::Postgres(Secret::new(server_process.url()));
+    let config = StoreConfig { place, poll: Duration::from_secs(1) };
+    let store = runtime.block_on(async { Store::open(&config).await.unwrap() }).unwrap();
+    let batch = Batch { servers: vec![server("mail", State::Approved)], ..Batch::default() };
+    assert_eq!(runtime.block_on(store.commit(&batch, KEEP)), Some(Ok(1)));
+    server_process.stop();
+    assert_eq!(runtime.block_on(store.commit(&batch, KEEP)), Some(Err(StoreError::Away)));
+    server_process.resume();
+    let changes = runtime.block_on(store.changes(0)).unwrap().unwrap();
+    assert_eq!((changes.seq, changes.servers), (1, batch.servers));
+}
+
 /// Another gateway's change is heard at once, not only when it is time to look.
 #[test]
 fn gateways_on_postgresql_hear_of_each_others_changes() {

@@ -13,7 +13,9 @@ use portcullis::store::{Batch, Store};
 use serde_json::{Value, json};
 
 use crate::support::registry::{KEEP, Registry};
-use crate::support::{Answer, Caller, Conf, Gateway, Idp, LEGACY, McpServer, Reply, poll_until, postgres, runtime};
+use crate::support::{
+    Answer, Caller, Conf, Connection, Gateway, Idp, LEGACY, McpServer, Reply, poll_until, postgres, runtime,
+};
 
 #[test]
 fn a_server_that_nobody_has_approved_is_not_called() {
@@ -337,7 +339,7 @@ fn the_reading_speaks_what_the_server_speaks() {
 /// Done means: what was in force stays in force while the store is away, and what must be kept back is.
 #[test]
 fn a_store_that_goes_away_changes_nothing_and_still_keeps_back_what_changes() {
-    let Some(store) = postgres::Server::start() else { return };
+    let Some(mut store) = postgres::Server::start() else { return };
     let url = store.url();
     let (idp, mail) = (Idp::start(), McpServer::start());
     mail.on("tools/list", |seen| Reply::result(seen, json!({ "tools": [{ "name": "send" }, { "name": "read" }] })));
@@ -353,7 +355,7 @@ fn a_store_that_goes_away_changes_nothing_and_still_keeps_back_what_changes() {
     let caller = || gateway.caller(idp.token());
     poll_until("both to work", || (caller().list().names() == ["send", "read"]).then_some(()));
 
-    drop(store);
+    store.stop();
     let ready = poll_until("the gateway to notice", || {
         Some(gateway.admin("/readyz")).filter(|answer| answer.text().contains("away"))
     });
@@ -366,6 +368,13 @@ fn a_store_that_goes_away_changes_nothing_and_still_keeps_back_what_changes() {
     poll_until("the changed tool to be refused", || (caller().call("send", json!({})).status() == 403).then_some(()));
     caller().call("read", json!({})).result();
     assert_eq!(gateway.metric("portcullis_registry_store_up", &[]), 0.0);
+
+    // What could not be written is written when the store is there again, and can then be approved.
+    store.resume();
+    assert_eq!(registry.wait_for_waiting("mail", "send").waiting.unwrap().cause, Cause::Changed);
+    registry.approve("mail", "send");
+    poll_until("the tool to work again", || (caller().list().names() == ["send", "read"]).then_some(()));
+    assert_eq!(gateway.metric("portcullis_registry_store_up", &[]), 1.0);
 }
 
 /// A gateway that could never read its store opens nothing, and says that it is not ready.
@@ -413,6 +422,7 @@ fn a_kill_loses_nothing_that_was_done() {
 
 #[test]
 #[ignore = "a process of a_kill_loses_nothing_that_was_done"]
+#[expect(clippy::print_stdout, reason = "what it has done is told so")]
 fn writes_until_it_is_killed() {
     let Some(path) = std::env::var_os("PORTCULLIS_TEST_STORE") else { return };
     runtime().block_on(async {
@@ -433,6 +443,57 @@ fn new_server() -> ServerRecord {
     let mut server = ledger.declare(["mail"], portcullis::time::UnixSeconds(1)).servers.remove(0);
     server.version = 0;
     server
+}
+
+/// The figure of the closing note. Run it on a release binary and a machine with nothing else to do.
+#[test]
+#[ignore = "a measurement: prints CPU per call with the registry on and off"]
+#[expect(clippy::print_stdout, reason = "the figure goes to standard output")]
+fn cpu_per_call_with_the_registry_on_and_off() {
+    let on = World::with(McpServer::start().tool("send").tool("read"), |conf| {
+        conf.set("registry.refresh", json!("1h")).set("store.poll", json!("1s"))
+    });
+    on.open("send");
+    let off = Gateway::start(crate::support::conf().idp(&on.idp).server("mail", &on.mail).allow_all());
+    let cpu = |gateway: &Gateway| -> u64 {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", gateway.process_id())).unwrap();
+        let nanoseconds = |task: std::fs::DirEntry| {
+            let text = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+            text.split(' ').next()?.parse::<u64>().ok()
+        };
+        tasks.filter_map(|task| nanoseconds(task.ok()?)).sum()
+    };
+    for (method, params) in [("tools/call", json!({ "name": "send", "arguments": {} })), ("tools/list", json!({}))] {
+        let mut spent = [0, 0];
+        let mut ratios = Vec::new();
+        for round in 0..21 {
+            let mut this_round = [0; 2];
+            // Which comes first changes, so that neither has the warmer caches.
+            for nth in [round % 2, (round + 1) % 2] {
+                let gateway = [&on.gateway, &off][nth];
+                let request = gateway.caller(on.idp.token()).modern(method, params.clone());
+                let mut connection = Connection::open(gateway.address());
+                let before = cpu(gateway);
+                for _ in 0..200 {
+                    assert_eq!(connection.send(&request).status, 200);
+                    on.mail.forget();
+                }
+                this_round[nth] = cpu(gateway) - before;
+            }
+            // The first round fills the caches.
+            if round > 0 {
+                ratios.push(this_round[0] as f64 / this_round[1] as f64);
+                spent = [spent[0] + this_round[0], spent[1] + this_round[1]];
+            }
+        }
+        ratios.sort_by(f64::total_cmp);
+        let [with, without] = spent.map(|spent| spent as f64 / 20.0 / 200.0 / 1000.0);
+        println!(
+            "{method}: {with:.1} µs with, {without:.1} µs without: mean {:.3}, median {:.3}",
+            with / without,
+            ratios[10]
+        );
+    }
 }
 
 /// An issuer, the governed server `mail`, a gateway in front, and a colleague at another gateway.

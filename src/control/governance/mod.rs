@@ -26,7 +26,7 @@ use crate::registry::lifecycle::State;
 use crate::registry::record::{Act, ItemRecord};
 use crate::snapshot::Live;
 use crate::store::{Background, Batch, Ears, Keep, Seen, SignIn, Store, StoreError};
-use crate::telemetry::audit::AuditSink;
+use crate::telemetry::audit::{AuditPlace, AuditSink};
 use crate::telemetry::metrics::Metrics;
 use crate::time::{Clock, UnixSeconds};
 
@@ -282,8 +282,8 @@ impl Inner {
         if !decided.servers.is_empty() {
             match store.commit(&batch(&decided, Vec::new()), self.keep()).await {
                 Ok(_) => {
-                    self.record(&decided.acts).await;
-                    self.take_in(decided);
+                    self.take_in(decided.clone());
+                    self.record(None, &decided.acts).await;
                 }
                 // Another gateway has declared the same at the same moment.
                 Err(StoreError::Stale) => {}
@@ -325,9 +325,8 @@ impl Inner {
                     if seq == turn.seq + 1 {
                         turn.seq = seq;
                     }
-                    drop(place);
-                    self.record(&decided.acts).await;
                     self.take_in(decided.clone());
+                    self.record(Some(place), &decided.acts).await;
                     return Ok(decided);
                 }
                 Err(StoreError::Stale) => {}
@@ -348,10 +347,10 @@ impl Inner {
 
     async fn observe_in_turn(&self, progress: &mut Progress, server: &str, observed: Vec<Observed>, seer: Seer) {
         let items_max = self.live.peek().config.registry.items;
-        for _attempt in 0..2 {
+        for attempt in 0..2 {
             let now = self.clock.now();
             let observation = self.look(|ledger| ledger.observe(server, &observed, seer, items_max, now));
-            if observation.left_out > 0 {
+            if observation.left_out > 0 && seer == Seer::Reader {
                 warn!(
                     server,
                     items = observation.left_out,
@@ -364,10 +363,9 @@ impl Inner {
             let seen = observation.seen.into_iter();
             let seen: Vec<Seen> = seen.map(|definition| Seen { server: server.into(), definition, at: now }).collect();
             let decided = Decided { items: observation.items, ..Decided::default() };
+            // Records that are ahead of the store cannot be written before the store was read again.
             let written = match self.store() {
-                Ok(store) if !seen.is_empty() || progress.unwritten.is_empty() => {
-                    store.commit(&batch(&decided, seen), self.keep()).await
-                }
+                Ok(store) if progress.unwritten.is_empty() => store.commit(&batch(&decided, seen), self.keep()).await,
                 Ok(_) | Err(_) => Err(StoreError::Away),
             };
             match written {
@@ -375,26 +373,18 @@ impl Inner {
                     if seq == progress.seq + 1 {
                         progress.seq = seq;
                     }
-                    self.take_in(decided);
-                    self.tell_drifts(server, &observation.drifts).await;
-                    return;
                 }
-                Err(StoreError::Stale) => {
-                    if self.catch_up(progress).await.is_err() {
-                        return;
-                    }
-                }
-                Err(_away) => {
-                    // What must be kept back is kept back, written or not.
-                    self.went(false);
-                    self.take_in(decided);
-                    self.tell_drifts(server, &observation.drifts).await;
+                Err(StoreError::Stale) if attempt == 0 && self.catch_up(progress).await.is_ok() => continue,
+                // What must be kept back is kept back, written or not.
+                Err(_) => {
                     if progress.unwritten.len() < UNWRITTEN_MAX {
                         progress.unwritten.push((server.into(), observed));
                     }
-                    return;
                 }
             }
+            self.take_in(decided);
+            self.tell_drifts(server, &observation.drifts).await;
+            return;
         }
     }
 
@@ -444,8 +434,8 @@ impl Inner {
         standings.into_iter().for_each(|(standing, items)| self.metrics.registry_items(server, standing, items));
     }
 
-    /// Records what was done.
-    async fn record(&self, acts: &[Act]) {
+    /// Records what was done; the first of it in `place`.
+    async fn record(&self, mut place: Option<AuditPlace>, acts: &[Act]) {
         for act in acts {
             let event = match &*act.what {
                 "approve" => EventKind::RegistryApproved,
@@ -461,7 +451,13 @@ impl Inner {
                 registry.state = Some(act.state.label());
                 registry.note = Some(act.reason.clone()).filter(|reason| !reason.is_empty());
             }
-            self.write(event).await;
+            match place.take() {
+                Some(place) => {
+                    event.cut_strings();
+                    place.record(event);
+                }
+                None => self.write(event).await,
+            }
         }
     }
 
@@ -535,7 +531,17 @@ impl Inner {
     async fn look_at_what_passes(self: Arc<Self>, mut passed: mpsc::Receiver<Passed>) {
         while let Some(Passed { server, items }) = passed.recv().await {
             // A server that the registry does not know (its store was never read) has nothing that could be kept.
-            if self.look(|ledger| ledger.server(&server).is_some()) {
+            let now = self.clock.now();
+            let items: Vec<Observed> = self.look(|ledger| {
+                // A definition that changes with every list is kept back once; each of its changes is not worth a write.
+                let is_settled = |seen: &Observed| {
+                    let waiting = ledger.item(&server, &seen.key).and_then(|item| item.waiting.as_ref());
+                    waiting.is_some_and(|waiting| waiting.since.until(now) < SETTLE && waiting.since <= now)
+                };
+                let is_known = ledger.server(&server).is_some();
+                items.into_iter().filter(|seen| is_known && !is_settled(seen)).collect()
+            });
+            if !items.is_empty() {
                 self.observe(&server, items, Seer::Traffic).await;
             }
         }
@@ -606,6 +612,9 @@ const OPEN_MAX: Duration = Duration::from_secs(10);
 
 /// How soon a store that was never reached is tried again.
 const RETRY_MIN: Duration = Duration::from_secs(1);
+
+/// How long an item that is kept back is not looked at again when a list passes.
+const SETTLE: Duration = Duration::from_secs(1);
 
 /// Looks at lists that are kept while the store is away.
 const UNWRITTEN_MAX: usize = 1000;

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 pub(crate) struct Server {
     process: Child,
     port: u16,
-    _directory: tempfile::TempDir,
+    programs: PathBuf,
+    directory: tempfile::TempDir,
 }
 
 impl Server {
@@ -31,18 +32,24 @@ impl Server {
             .unwrap();
         assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let process = as_somebody(&programs.join("postgres"), directory.path())
-            .args(["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off", "-c", "unix_socket_directories="])
-            .arg("-D")
-            .arg(&data)
-            .args(["-p", &port.to_string()])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let server = Self { process, port, _directory: directory };
-        server.wait(&programs);
+        let process = run(&programs, directory.path(), port);
+        let server = Self { process, port, programs, directory };
+        server.wait();
         Some(server)
+    }
+
+    /// Ends it at once; what was committed is in its files.
+    pub(crate) fn stop(&mut self) {
+        // SIGQUIT: its own processes end with it.
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.process.id()).unwrap());
+        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGQUIT);
+        let _ = self.process.wait();
+    }
+
+    /// Starts it again at the same place.
+    pub(crate) fn resume(&mut self) {
+        self.process = run(&self.programs, self.directory.path(), self.port);
+        self.wait();
     }
 
     /// Where it is reached.
@@ -50,10 +57,10 @@ impl Server {
         format!("postgres://portcullis@127.0.0.1:{}/postgres", self.port)
     }
 
-    fn wait(&self, programs: &Path) {
+    fn wait(&self) {
         let until = Instant::now() + Duration::from_secs(60);
         loop {
-            let mut asked = Command::new(programs.join("pg_isready"));
+            let mut asked = Command::new(self.programs.join("pg_isready"));
             asked.args(["-q", "-h", "127.0.0.1", "-p", &self.port.to_string()]);
             if asked.status().unwrap().success() {
                 return;
@@ -66,11 +73,20 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // SIGQUIT: at once, and its own processes with it.
-        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.process.id()).unwrap());
-        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGQUIT);
-        let _ = self.process.wait();
+        self.stop();
     }
+}
+
+fn run(programs: &Path, directory: &Path, port: u16) -> Child {
+    as_somebody(&programs.join("postgres"), directory)
+        .args(["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off", "-c", "unix_socket_directories="])
+        .arg("-D")
+        .arg(directory.join("data"))
+        .args(["-p", &port.to_string()])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
 }
 
 /// Where Debian's package has its programs; the latest version.

@@ -256,6 +256,11 @@ impl Gateway {
         send_raw(self.admin, &Request::get(path).bytes(self.admin)).map(|answer| answer.status)
     }
 
+    /// The process that was started.
+    pub fn process_id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Whether the process still runs.
     pub fn is_alive(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
