@@ -30,6 +30,8 @@ use serde_json::Map;
 use serde_json::Value;
 use serde_json::json;
 
+use crate::demo::sign_in;
+use crate::demo::sign_in::Codes;
 use crate::demo::token::NoRandomness;
 use crate::demo::token::SigningKey;
 use crate::demo::token::TokenError;
@@ -56,6 +58,9 @@ pub struct Issuer {
     key: SigningKey,
     users: [SampleUser; 3],
     client_secret: Secret<String>,
+    /// Where people who sign in to the admin pages are sent back to; none: nobody signs in.
+    redirect_uri: Option<String>,
+    codes: Codes,
 }
 
 /// The names behind one token.
@@ -98,7 +103,27 @@ impl Issuer {
             key: SigningKey::generate()?,
             users: [user("alice", &[READ])?, user("bob", &[READ, WRITE])?, user("carol", &[])?],
             client_secret: Secret::new(random_text::<32>()?),
+            redirect_uri: None,
+            codes: Codes::default(),
         })
+    }
+
+    /// Signs sample people in for the client at `redirect_uri`, too.
+    #[must_use]
+    pub fn signing_in_for(mut self, redirect_uri: String) -> Self {
+        self.redirect_uri = Some(redirect_uri);
+        self
+    }
+
+    /// Where people who have signed in are sent back to.
+    #[must_use]
+    pub fn redirect_uri(&self) -> Option<&str> {
+        self.redirect_uri.as_deref()
+    }
+
+    /// Sign-ins that are under way.
+    pub(super) fn codes(&self) -> &Codes {
+        &self.codes
     }
 
     /// The issuer identifier: `iss` of every token, and the base of its endpoints.
@@ -162,6 +187,7 @@ impl Issuer {
             .route("/.well-known/oauth-authorization-server", get(metadata)) // RFC 8414 §3
             .route("/jwks", get(jwks))
             .route("/token", post(token))
+            .route("/authorize", get(sign_in::choose).post(sign_in::chosen))
             .layer(DefaultBodyLimit::max(FORM_BYTES_MAX))
             .with_state(self)
     }
@@ -171,11 +197,13 @@ impl Issuer {
             "issuer": self.url,
             "token_endpoint": format!("{}/token", self.url),
             "jwks_uri": format!("{}/jwks", self.url),
-            "grant_types_supported": [PASSWORD_GRANT, EXCHANGE_GRANT],
+            "authorization_endpoint": format!("{}/authorize", self.url),
+            "grant_types_supported": [CODE_GRANT, PASSWORD_GRANT, EXCHANGE_GRANT],
+            "code_challenge_methods_supported": ["S256"],
+            "authorization_response_iss_parameter_supported": true,
             "token_endpoint_auth_methods_supported": ["client_secret_basic", "none"],
             "scopes_supported": [READ, WRITE],
-            // There is no browser log-in here, hence no authorization endpoint and no response type.
-            "response_types_supported": [],
+            "response_types_supported": ["code"],
             "subject_types_supported": ["public"],
             "id_token_signing_alg_values_supported": ["ES256"],
         })
@@ -183,11 +211,28 @@ impl Issuer {
 
     fn answer(&self, headers: &HeaderMap, form: &Parameters, now: UnixSeconds) -> Result<Value, Refusal> {
         match form.one("grant_type")? {
+            Some(CODE_GRANT) => self.redeem(headers, form, now),
             Some(EXCHANGE_GRANT) => self.exchange(headers, form, now),
             Some(PASSWORD_GRANT) => self.log_in(form, now),
             Some(_) => Err(Refusal::UnsupportedGrantType),
             None => Err(Refusal::InvalidRequest("grant_type is missing")),
         }
+    }
+
+    /// The end of a sign-in to the admin pages: RFC 6749 §4.1.3, with the proof of RFC 7636 §4.5.
+    fn redeem(&self, headers: &HeaderMap, form: &Parameters, now: UnixSeconds) -> Result<Value, Refusal> {
+        self.authenticate_gateway(headers)?;
+        if self.redirect_uri.is_none() || form.one("redirect_uri")? != self.redirect_uri.as_deref() {
+            return Err(Refusal::InvalidGrant);
+        }
+        let code = form.one("code")?.ok_or(Refusal::InvalidRequest("code is missing"))?;
+        let verifier = form.one("code_verifier")?.ok_or(Refusal::InvalidRequest("code_verifier is missing"))?;
+        let mut claims = self.codes.redeem(code, verifier, now).ok_or(Refusal::InvalidGrant)?;
+        claims.insert("iss".to_owned(), json!(self.url));
+        let id_token = self.key.sign_id(&claims).map_err(|_| Refusal::ServerError)?;
+        // Nothing here takes an access token of such a sign-in: what the person may do stands in the ID token.
+        let access_token = random_text::<32>().map_err(|_| Refusal::ServerError)?;
+        Ok(json!({ "access_token": access_token, "token_type": "Bearer", "expires_in": 120, "id_token": id_token }))
     }
 
     /// The password grant of RFC 6749 §4.3. OAuth 2.1 has dropped it, and rightly: an agent must not see a password. It
@@ -308,6 +353,7 @@ pub const USER_TOKEN_LIFETIME: Duration = Duration::from_secs(3600);
 /// How long an exchanged token lasts.
 pub const EXCHANGED_TOKEN_LIFETIME: Duration = Duration::from_secs(120);
 
+const CODE_GRANT: &str = "authorization_code";
 const EXCHANGE_GRANT: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 const PASSWORD_GRANT: &str = "password";
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";

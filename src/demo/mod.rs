@@ -11,6 +11,7 @@ pub mod private_dir;
 mod screen;
 pub mod selfcheck;
 pub mod setup;
+pub mod sign_in;
 pub mod token;
 pub mod tools;
 
@@ -164,8 +165,11 @@ fn introduce(screen: &mut Screen, places: &Places, issuer: &Issuer, instances: &
   issuer       {issuer}
   tool server  instances {ids}, behind the gateway
   metrics      http://{metrics}/metrics
+  admin        http://{admin}/
   status       http://{admin}/status
   audit        {audit}
+
+Sign in to the admin pages at http://{admin}/signin as {staff}: no password, the sample issuer asks who you are.
 
 The sample users, with tokens for an hour. Alice may read, Bob may write too, Carol may do nothing.
 
@@ -177,6 +181,7 @@ CAROL='{carol}'
         ids = ids.join(" and "),
         metrics = places.metrics,
         admin = places.admin,
+        staff = sign_in::STAFF.map(|staff| staff.name).join(", "),
         audit = places.audit.display(),
         alice = tokens.alice,
         bob = tokens.bob,

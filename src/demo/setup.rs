@@ -85,10 +85,10 @@ pub fn prepare(listen: SocketAddr) -> Result<Prepared, DemoError> {
     let metrics = bind_or_any(METRICS_PORT)?;
     let admin = bind_or_any(ADMIN_PORT)?;
     let issuer_listener = bind_or_any(0)?;
-    let issuer = Arc::new(Issuer::new(
-        format!("http://{}", issuer_listener.address()),
-        format!("http://{}{ROUTE}", gateway.address()),
-    )?);
+    let issuer = Arc::new(
+        Issuer::new(format!("http://{}", issuer_listener.address()), format!("http://{}{ROUTE}", gateway.address()))?
+            .signing_in_for(format!("http://{}/signin/callback", admin.address())),
+    );
     let notes = Notes::default();
     let mut instances = Vec::new();
     for id in ["a", "b"] {
@@ -104,7 +104,8 @@ pub fn prepare(listen: SocketAddr) -> Result<Prepared, DemoError> {
         admin: admin.address(),
         audit: directory.path().join("audit.jsonl"),
     };
-    let config = configuration(&places, &issuer, &instances, &session_key, &client_secret);
+    let store = directory.path().join("registry.db");
+    let config = configuration(&places, &issuer, &instances, [&session_key, &client_secret, &store]);
     let config_path = directory.write("portcullis.yaml", config.as_bytes())?;
     Ok(Prepared { directory, config_path, config, places, issuer, issuer_listener, instances })
 }
@@ -126,11 +127,10 @@ fn configuration(
     places: &Places,
     issuer: &Issuer,
     instances: &[(Instance, LoopbackListener)],
-    session_key: &Path,
-    client_secret: &Path,
+    files: [&Path; 3],
 ) -> String {
     let Places { gateway, metrics, admin, audit } = places;
-    let (audit, session_key, client_secret) = (quoted(audit), quoted(session_key), quoted(client_secret));
+    let (audit, [session_key, client_secret, store]) = (quoted(audit), files.map(quoted));
     let instances: String = instances
         .iter()
         .map(|(instance, listener)| {
@@ -148,7 +148,16 @@ listen:
   - address: "{gateway}"
 public_url: "http://{gateway}"
 metrics: {{ address: "{metrics}" }}
-admin: {{ address: "{admin}" }}
+admin:
+  address: "{admin}"
+  sign_in:
+    issuer: demo
+    client: {{ id: {GATEWAY_CLIENT}, secret: {{ file: {client_secret} }}, auth: client_secret_basic }}
+    roles: {{ admin: [platform], auditor: [platform], approver: [security] }}
+store: {{ sqlite: {store} }}
+registry:
+  refresh: 5s
+  approvals: {{ groups: [security], required: 2 }}
 audit:
   file: {audit}
 session:

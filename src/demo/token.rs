@@ -86,6 +86,14 @@ impl SigningKey {
         self.sign_as("at+jwt", claims)
     }
 
+    /// Signs `claims` as an ID token (OpenID Connect Core §2).
+    ///
+    /// # Errors
+    /// [`NoRandomness`]: ECDSA needs a nonce.
+    pub fn sign_id(&self, claims: &Map<String, Value>) -> Result<String, NoRandomness> {
+        self.sign_as("JWT", claims)
+    }
+
     fn sign_as(&self, kind: &str, claims: &Map<String, Value>) -> Result<String, NoRandomness> {
         let header = json!({ "alg": "ES256", "typ": kind, "kid": self.key_id }).to_string();
         let payload = Value::Object(claims.clone()).to_string();

@@ -99,6 +99,9 @@ pub struct Seen {
     sessions: HashMap<Digest, u64>,
 }
 
+/// Issuer and subject.
+pub type Who = (Arc<str>, Arc<str>);
+
 #[derive(Default)]
 struct Kept {
     records: VecDeque<Arc<Recorded>>,

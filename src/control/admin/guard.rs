@@ -48,12 +48,13 @@ pub(super) fn look_at(
 /// Refuses hosts and origins that are not ours, and says to browsers what they may do with the answer.
 pub(super) async fn stand(State(admin): State<Arc<Admin>>, request: Request, next: Next) -> Response {
     let answer = match refusal(&admin, &request) {
-        None => next.run(request).await,
         Some(refusal) => refusal,
+        None => next.run(request).await,
     };
     harden(answer, admin.has_tls)
 }
 
+/// The refusal of a request that does not even get to the pages; `None` lets it through.
 fn refusal(admin: &Admin, request: &Request) -> Option<Response> {
     let (method, headers, uri) = (request.method(), request.headers(), request.uri());
     let settings = admin.settings();

@@ -25,6 +25,63 @@ async fn publishes_the_same_metadata_at_both_well_known_paths() {
 }
 
 #[tokio::test]
+async fn signs_sample_people_in_for_the_gateway_and_nobody_else() {
+    let running = Running::start();
+    let back = "http://127.0.0.1:9091/signin/callback";
+    let (state, nonce, verifier) = ("s".repeat(43), "n".repeat(43), "v".repeat(43));
+    let challenge = {
+        use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+        URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, verifier.as_bytes()).as_ref())
+    };
+    let asked = [
+        ("response_type", "code"),
+        ("client_id", "portcullis"),
+        ("redirect_uri", back),
+        ("scope", "openid profile"),
+        ("state", &*state),
+        ("nonce", &*nonce),
+        ("code_challenge", &*challenge),
+        ("code_challenge_method", "S256"),
+    ];
+    let http = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+    let url = |asked: &[(&str, &str)]| {
+        reqwest::Url::parse_with_params(&format!("{}/authorize", running.issuer.url()), asked).unwrap()
+    };
+    let page = http.get(url(&asked)).send().await.unwrap().text().await.unwrap();
+    assert!(page.contains("value=\"dana\"") && page.contains("value=\"erin\""), "{page}");
+    for (nth, value) in [(1, "another"), (2, "https://evil.example/"), (3, "profile"), (4, "\"><script>"), (7, "plain")]
+    {
+        let mut asked = asked;
+        asked[nth].1 = value;
+        assert_eq!(http.get(url(&asked)).send().await.unwrap().status(), 400, "{value}");
+    }
+
+    let form = format!("state={state}&nonce={nonce}&code_challenge={challenge}&person=erin");
+    let chosen = http.post(url(&[])).header("content-type", "application/x-www-form-urlencoded").body(form);
+    let chosen = chosen.send().await.unwrap();
+    assert_eq!(chosen.status(), 303);
+    let location = reqwest::Url::parse(chosen.headers()["location"].to_str().unwrap()).unwrap();
+    let answer = |name: &str| location.query_pairs().find(|(key, _)| key == name).unwrap().1.into_owned();
+    assert!(location.as_str().starts_with(back));
+    assert_eq!((answer("state"), answer("iss")), (state, running.issuer.url().to_owned()));
+    let code = answer("code");
+    let form =
+        [("grant_type", "authorization_code"), ("code", &*code), ("code_verifier", &*verifier), ("redirect_uri", back)];
+    let (status, _refused) = running.post(None, &form).await;
+    assert_eq!(status, 401, "nobody but the gateway redeems a code");
+    let (status, tokens) = running.post(Some(&running.gateway()), &form).await;
+    assert_eq!(status, 200, "{tokens}");
+    let claims = unverified_claims(tokens["id_token"].as_str().unwrap()).unwrap();
+    assert_eq!(
+        (&claims["sub"], &claims["aud"], &claims["nonce"]),
+        (&json!("erin"), &json!("portcullis"), &json!(nonce))
+    );
+    assert_eq!(claims["groups"], json!(["security"]));
+    let (status, again) = running.post(Some(&running.gateway()), &form).await;
+    assert_eq!((status, again["error"].as_str()), (400, Some("invalid_grant")), "a code is good once");
+}
+
+#[tokio::test]
 async fn logs_each_sample_user_in_with_the_scopes_of_that_user() {
     let running = Running::start();
     for (name, scopes) in [("alice", Some("tools:read")), ("bob", Some("tools:read tools:write")), ("carol", None)] {
@@ -206,7 +263,8 @@ struct Running {
 impl Running {
     fn start() -> Self {
         let listener = LoopbackListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
-        let issuer = Arc::new(Issuer::new(format!("http://{}", listener.address()), RESOURCE.to_owned()).unwrap());
+        let issuer = Issuer::new(format!("http://{}", listener.address()), RESOURCE.to_owned()).unwrap();
+        let issuer = Arc::new(issuer.signing_in_for("http://127.0.0.1:9091/signin/callback".to_owned()));
         let stop = CancellationToken::new();
         tokio::spawn(listener.serve(Arc::clone(&issuer).router(), stop.clone()));
         Self { issuer, http: crate::demo::http_client().unwrap(), _stop: stop.drop_guard() }
