@@ -99,9 +99,6 @@ pub struct Seen {
     sessions: HashMap<Digest, u64>,
 }
 
-/// Issuer and subject.
-pub type Who = (Arc<str>, Arc<str>);
-
 #[derive(Default)]
 struct Kept {
     records: VecDeque<Arc<Recorded>>,
