@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Api, Browser, Gateway, LEGACY, Request, Response, World, poll_until, send, with_sign_in};
+use crate::support::{
+    Api, Browser, Conf, Gateway, Idp, LEGACY, Request, Response, World, poll_until, send, with_sign_in,
+};
 
 fn world() -> World {
     World::with(with_sign_in)
@@ -310,6 +312,46 @@ fn open_streams_of_somebody_whose_sessions_are_ended_end() {
             "{record:#}"
         );
         assert_eq!(world.reader().call("close", json!({})).status(), 403, "who asks later is asked for scopes as ever");
+    }
+}
+
+#[test]
+fn the_policy_explains_what_an_agent_may_do() {
+    let fleet = Idp::start();
+    let rules = |conf: Conf, agents: Value| {
+        let conf = with_sign_in(conf).issuer("fleet", &fleet, json!({}));
+        let conf = conf.set("agents", json!({ "issuers": [{ "issuer": "fleet" }] }));
+        // Left out, the route looks for no agent.
+        let conf = if agents.is_null() { conf } else { conf.of_route("agents", agents) };
+        conf.rule(json!({
+            "name": "drafters", "source": { "agent": { "capabilities": ["email:draft"] } },
+            "target": { "tools": [{ "server": "tickets", "tool": "purge" }] }, "when": "agent.depth == 1",
+        }))
+    };
+    let question = |agent: Value| json!({ "route": "/mcp", "claims": { "sub": "alice" }, "agent": agent });
+    let drafter = json!({
+        "agent": "drafter", "type": "assistant", "provider": "agents.test", "capabilities": ["email:draft"],
+        "attestation": "verified",
+    });
+    let itself = json!({ "agent": "alice", "capabilities": ["email:draft"] });
+    for (agents, agent, word, verdict) in [
+        (json!("optional"), drafter.clone(), "considered", "allow"),
+        (json!("optional"), json!({ "agent": "reader" }), "considered", "deny"),
+        (json!("optional"), itself, "considered", "deny"),
+        (json!("optional"), Value::Null, "none", "deny"),
+        (json!("required"), Value::Null, "missing", "deny"),
+        (Value::Null, drafter.clone(), "ignored", "deny"),
+    ] {
+        let world = World::with(|conf| rules(conf, agents.clone()));
+        let answer = browser(&world, "viewer").post("/api/v1/policy/explain", &question(agent.clone()));
+        assert_eq!(answer.status, 200, "{answer}");
+        let answer = answer.json();
+        let purge = answer["tools"].as_array().unwrap().iter().find(|one| one["tool"] == "purge").unwrap();
+        assert_eq!((&answer["agent"], &purge["verdict"]), (&json!(word), &json!(verdict)), "{agents}: {agent}");
+    }
+    let world = World::with(|conf| rules(conf, json!("optional")));
+    for wrong in [json!({}), json!({ "agent": "a", "surprise": 1 }), json!({ "agent": "a", "attestation": "failed" })] {
+        assert_eq!(browser(&world, "viewer").post("/api/v1/policy/explain", &question(wrong)).status, 400);
     }
 }
 
