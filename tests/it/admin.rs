@@ -186,6 +186,13 @@ fn the_numbers_are_those_of_the_traffic() {
     assert_eq!(overview["denials"]["denied"], 1);
     assert_eq!(overview["instances"][0], json!({ "server": "tickets", "instance": "a", "healthy": true }));
     assert_eq!(overview["latency"]["count"], 2);
+    // What the charts show of the time before somebody looked; noted every five seconds.
+    let history = poll_until("two samples", || {
+        let history = browser.get("/api/v1/overview/history").json();
+        (history["items"].as_array().unwrap().len() >= 2).then_some(history)
+    });
+    let last = history["items"].as_array().unwrap().last().unwrap();
+    assert_eq!((&last["requests"]["refused"], &last["latency"]["count"]), (&json!(1), &json!(2)));
     let instances = browser.get("/api/v1/instances").json();
     assert_eq!(instances["items"][0]["id"], "a");
 }
@@ -321,14 +328,16 @@ fn the_policy_explains_what_an_agent_may_do() {
     let rules = |conf: Conf, agents: Value| {
         let conf = with_sign_in(conf).issuer("fleet", &fleet, json!({}));
         let conf = conf.set("agents", json!({ "issuers": [{ "issuer": "fleet" }] }));
-        // Left out, the route looks for no agent.
-        let conf = if agents.is_null() { conf } else { conf.of_route("agents", agents) };
-        conf.rule(json!({
+        // Left out, the route looks for no agent, and no rule of its own may ask for one.
+        if agents.is_null() {
+            return conf;
+        }
+        conf.of_route("agents", agents).rule(json!({
             "name": "drafters", "source": { "agent": { "capabilities": ["email:draft"] } },
             "target": { "tools": [{ "server": "tickets", "tool": "purge" }] }, "when": "agent.depth == 1",
         }))
     };
-    let question = |agent: Value| json!({ "route": "/mcp", "claims": { "sub": "alice" }, "agent": agent });
+    let question = |agent: Value| json!({ "route": "/mcp", "claims": { "sub": "alice" }, "tools": { "purge": null }, "agent": agent });
     let drafter = json!({
         "agent": "drafter", "type": "assistant", "provider": "agents.test", "capabilities": ["email:draft"],
         "attestation": "verified",

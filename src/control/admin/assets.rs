@@ -153,9 +153,9 @@ mod tests {
                 let entry = entry.unwrap();
                 let name = format!("{prefix}/{}", entry.file_name().to_string_lossy());
                 if entry.file_type().unwrap().is_dir() {
-                    files(&entry.path(), &name, found)
+                    files(&entry.path(), &name, found);
                 } else {
-                    drop(found.insert(name))
+                    found.insert(name);
                 }
             }
         }

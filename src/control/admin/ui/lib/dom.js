@@ -105,7 +105,7 @@ function numbered(code) {
 
 /** An excerpt in which the gateway has written what is not seen as `⟨U+200B⟩` and `⟨tag:a⟩`: the same boxes. */
 export function excerpt(text) {
-  return text.split(/((?:⟨tag:.⟩)+|⟨U\+[0-9A-F]{4,6}⟩)/u).filter(Boolean).map((part) => {
+  return text.replace(/⟨[^⟩]*$/u, "…").split(/((?:⟨tag:.⟩)+|⟨U\+[0-9A-F]{4,6}⟩)/u).filter(Boolean).map((part) => {
     if (part.startsWith("⟨tag:")) return box({ tag: part.replaceAll(/⟨tag:(.)⟩/gu, "$1") });
     if (part.startsWith("⟨U+")) return box({ code: parseInt(part.slice(3, -1), 16), times: 1 });
     return part;

@@ -1,22 +1,19 @@
 // What do the counters say of a span of time? Samples of `/overview`, and the differences between them.
 //
-// The gateway counts from its start; the page keeps what it was told in the last minutes, also over a reload of the page.
+// The gateway counts from its start, and has noted the last minutes; the page goes on from there.
 
 /** How far back the charts go. */
 export const SPAN_MS = 5 * 60_000;
 
-const KEPT = "samples";
-
 export class Samples {
   constructor() {
     this.list = [];
-    try {
-      const kept = JSON.parse(sessionStorage.getItem(KEPT) ?? "[]");
-      const since = Date.now() - SPAN_MS;
-      this.list = kept.filter((one) => one.at > since);
-    } catch {
-      // Nothing was kept.
-    }
+  }
+
+  /** Begins with what the gateway has noted. */
+  begin(noted) {
+    this.list = [];
+    for (const one of noted) this.add(one);
   }
 
   /** Takes an answer of `/overview`. Counters that went back are those of another process: what was before is forgotten. */
@@ -30,11 +27,6 @@ export class Samples {
       own: overview.gateway_latency.buckets.map((one) => one.count), ownBounds: overview.gateway_latency.buckets.map((one) => one.le), ownServed: overview.gateway_latency.count,
     });
     this.list = this.list.filter((one) => one.at > at - SPAN_MS - 60_000);
-    try {
-      sessionStorage.setItem(KEPT, JSON.stringify(this.list.slice(-200)));
-    } catch {
-      // The browser keeps nothing: then the charts begin anew with the page.
-    }
   }
 
   /** For each sample, what `of` makes of it and of the one that came `window` milliseconds before. */

@@ -67,7 +67,15 @@ export function overview(context) {
     replace(denied, refusals(data));
   }
 
-  refresh();
+  const begin = async () => {
+    try {
+      samples.begin((await get("/overview/history", { signal: context.signal })).data.items);
+    } catch {
+      // Then the charts begin with the page.
+    }
+    await refresh();
+  };
+  begin();
   context.every(EVERY_MS, refresh);
   const waiting = live(context, pending, () => all("/servers?limit=200", { signal: context.signal }).catch((error) => {
     if (error.word === "no_registry") return { items: [] };
