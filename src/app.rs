@@ -17,7 +17,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::mpsc;
 
 use crate::config::{Config, Listen};
-use crate::control::admin::{Admin, AdminListener, MetricsPage, Parts, sessions_of};
+use crate::control::admin::{Admin, AdminListener, MetricsPage, Parts, Sampling, sessions_of};
 use crate::control::builder::Builder;
 use crate::control::certificates::{CertificateWatch, Certificates};
 use crate::control::governance::Governance;
@@ -131,9 +131,13 @@ pub fn run(path: &Path, config: Config, upgrade: bool) -> anyhow::Result<()> {
             clock,
         });
         let admin = admin.map_err(|_unspecified| anyhow!("the system has no random numbers"))?;
-        let mut service = Service::new("admin".to_owned(), AdminListener::new(Arc::new(admin)));
+        let admin = Arc::new(admin);
+        let mut service = Service::new("admin".to_owned(), AdminListener::new(Arc::clone(&admin)));
         open(&mut service, address, &certificates)?;
         server.add_service(service).add_dependency(&bootstrap);
+        if settings.sign_in.is_some() {
+            server.add_service(background_service("samples", Sampling(admin))).add_dependency(&bootstrap);
+        }
     }
     if let Some(Listen { address, .. }) = config.metrics {
         let page = MetricsPage { address, live: Arc::clone(&live), metrics: Arc::clone(&metrics) };
