@@ -94,6 +94,7 @@ pub(super) async fn explain(
         agent: None,
         server_identity: identity.as_deref(),
         body_bytes: 0,
+        region: None,
         revision: Revision::V2025_11_25,
     };
     let offered = offered_tools(&admin, server);
