@@ -26,6 +26,7 @@ use crate::control::keys::KeyRefresh;
 use crate::control::phases::{Phases, Signals};
 use crate::control::proofs::ProofRefresh;
 use crate::control::pulse;
+use crate::control::regions::RegionWatch;
 use crate::control::reload::{self, Reload};
 use crate::control::upstream_tls::UpstreamCertificates;
 use crate::control::warmup::{Means, Warmup};
@@ -161,6 +162,8 @@ pub fn run(path: &Path, config: Config, upgrade: bool) -> anyhow::Result<()> {
     };
     server.add_service(background_service("phases", phases));
     server.add_service(background_service("certificates", CertificateWatch(Arc::clone(&certificates))));
+    let regions = RegionWatch { live: Arc::clone(&live), metrics: Arc::clone(&metrics) };
+    server.add_service(background_service("regions", regions));
     let path = path.to_owned();
     let upstream_certificates = UpstreamCertificates::new(Arc::clone(&live), Arc::clone(&metrics), clock);
     let upstream_watch = background_service("upstream certificates", upstream_certificates);

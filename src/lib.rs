@@ -17,7 +17,7 @@
 //!    which talk         session      Mcp-Session-Id → Session            (legacy revisions)
 //!    may they           policy       Caller, Server, Message → Decision → Permit
 //!    is it approved     registry     Catalog, Message → not kept back    (governed servers)
-//!    where              routing      Session, health → Instance
+//!    where              routing      Session, rules, health → Instance
 //!    whose authority    credential   Permit, Caller → Credential         (may use the network: token exchange)
 //!                            │  Admitted
 //!                            ▼
@@ -69,11 +69,11 @@
 //! credential: secret, time
 //! policy: identity, mcp, time
 //! session: identity, secret, time
-//! config: credential, identity, mcp, policy, secret
-//! routing:
+//! routing: identity, mcp, policy, time
+//! config: credential, identity, mcp, policy, routing, secret
 //! registry: config, credential, identity, mcp, policy, routing, time
 //! audit: credential, identity, mcp, policy
-//! snapshot: config, registry, session
+//! snapshot: config, registry, routing, session
 //! net: config, identity, registry, secret, time
 //! store: config, mcp, registry, secret, time
 //! telemetry: audit, config, credential, mcp, policy, time

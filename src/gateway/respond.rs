@@ -73,6 +73,8 @@ impl Gateway {
                 if has_no_body(head) {
                     forwarded.patience.end();
                 }
+                let Admitted { trial, route, .. } = &mut forwarded.admitted;
+                trial.answered(&self.shell, route);
                 *head = clean;
                 Ok(())
             }
@@ -108,6 +110,9 @@ impl Gateway {
         }
         match passed {
             Ok(passed) => {
+                if let Some(passed) = &passed {
+                    admitted.trial.look_at(passed);
+                }
                 *body = passed;
                 Ok(())
             }
@@ -385,6 +390,7 @@ fn with_filter<T>(
         agent: admitted.agent.as_ref().map(|agent| &*agent.identity),
         server_identity: admitted.server_identity.as_deref(),
         body_bytes: record.bytes_in,
+        region: record.region.as_deref(),
         revision: admitted.ask.revision(),
     };
     let mut inspection = Inspection::new(shell, &admitted.world, &route.server, record.arrived_at);

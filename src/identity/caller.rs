@@ -169,6 +169,13 @@ impl Caller {
         self.clock_leeway
     }
 
+    /// The same with another subject.
+    #[cfg(test)]
+    pub(crate) fn named_for_test(mut self, subject: &str) -> Self {
+        self.principal.subject = subject.into();
+        self
+    }
+
     /// A caller made up for a unit test.
     #[cfg(test)]
     pub(crate) fn for_test(scopes: &[&str], claims: Map<String, Value>) -> Self {

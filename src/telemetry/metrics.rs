@@ -4,6 +4,8 @@
 //! from the configuration become handles ([`RouteMetrics`], [`ServerMetrics`], [`IssuerMetrics`]) once per snapshot.
 //! A handle keeps its counters, so a request costs atomic additions and no look-up by label.
 
+mod routing;
+
 use std::collections::HashMap;
 use std::collections::HashSet;
 use std::fmt;
@@ -29,8 +31,12 @@ use crate::mcp::Method;
 use crate::policy::Effect;
 use crate::time::UnixSeconds;
 
+pub use routing::{Placement, RoutingMetrics};
+
 /// Every metric of the process, registered with one registry.
 pub struct Metrics {
+    /// Where requests go.
+    pub routing: RoutingMetrics,
     registry: Registry,
     requests: IntCounterVec,
     request_duration: HistogramVec,
@@ -386,6 +392,7 @@ impl Metrics {
                 dropped
             },
             registry_store_up: gauge("registry_store_up", "Whether the store of the registry answers: 1 or 0.")?,
+            routing: RoutingMetrics::new(&registry)?,
             registry: registry.clone(),
         };
         registry.register(Box::new(ProcessCollector::for_self()))?;
@@ -1032,5 +1039,6 @@ mod tests {
         metrics.certificate_reloaded("0.0.0.0:443", ReloadOutcome::Applied);
         metrics.upstream_certificate_expires("tickets", UpstreamFile::Ca, UnixSeconds(1_800_000_000));
         metrics.upstream_certificates_reloaded("tickets", ReloadOutcome::Refused);
+        metrics.routing.exercise();
     }
 }

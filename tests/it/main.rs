@@ -38,6 +38,7 @@ mod refusals;
 mod registry;
 mod reload;
 mod routing;
+mod routing_rules;
 mod sessions;
 mod streams;
 mod timeouts;
