@@ -87,6 +87,9 @@ pub struct Demo {
     /// Runs the self-check and exits: 0 only if every step held.
     #[arg(long)]
     pub once: bool,
+    /// Shows something in particular.
+    #[arg(long, value_enum)]
+    pub scenario: Option<crate::demo::Scenario>,
 }
 
 /// `portcullis upgrade`

@@ -73,7 +73,7 @@ fn demonstrate(demo: &cli::Demo) -> anyhow::Result<ExitCode> {
     use portcullis::demo::{self, Until};
 
     telemetry::log::init(telemetry::log::FILTER_DEMO)?;
-    let prepared = demo::prepare(demo.listen)?;
+    let prepared = demo::prepare(demo.listen, demo.scenario)?;
     let path = prepared.config_path().to_owned();
     let config = config::load(&path, &config::rule_issues).map_err(|report| anyhow::anyhow!("{report}"))?;
     let until = if demo.once { Until::SelfCheck } else { Until::Signal };

@@ -55,6 +55,10 @@ pub struct Event {
     pub act: Option<Box<Act>>,
     /// What the upstream saw in `Authorization`, but for the secret itself.
     pub credential: Option<Credential>,
+    /// The budget that it was refused for.
+    pub budget: Option<Budget>,
+    /// What a taint has to do with it: a word of a fixed set.
+    pub taint: Option<&'static str>,
     /// The HTTP status the client got; absent when it got none.
     pub status: Option<u16>,
     /// How it ended.
@@ -261,6 +265,15 @@ pub struct Credential {
     pub cached: bool,
 }
 
+/// A budget that was exceeded.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Budget {
+    /// As the configuration calls it.
+    pub name: Arc<str>,
+    /// Which limit of it: a word of a fixed set.
+    pub limit: &'static str,
+}
+
 /// HMAC-SHA-256 of something that must be recognizable but not readable.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Digest([u8; 32]);
@@ -327,6 +340,13 @@ impl Event {
         if let Some(credential) = &self.credential {
             line.object("credential", |object| credential.write(object));
         }
+        if let Some(budget) = &self.budget {
+            line.object("budget", |object| {
+                object.string("name", &budget.name);
+                object.label("limit", budget.limit);
+            });
+        }
+        line.optional_label("taint", self.taint);
         if let Some(status) = self.status {
             line.number("status", u64::from(status));
         }

@@ -28,7 +28,9 @@ use crate::identity::IssuerPolicy;
 pub use crate::identity::TokenTypes;
 use crate::mcp::ItemKind;
 use crate::policy::Effect;
+use crate::policy::budget::Budget;
 use crate::policy::rule::RuleSpec;
+use crate::policy::taint::TaintRules;
 use crate::secret::Secret;
 
 pub use agents::{AgentClaimsConfig, AgentIssuerConfig, AgentUse, AgentsConfig, AttesterConfig, ServerIdentityConfig};
@@ -80,6 +82,12 @@ pub struct Config {
     pub agents: Option<Arc<AgentsConfig>>,
     /// The MCP servers.
     pub servers: Vec<Arc<ServerConfig>>,
+    /// How much is enough.
+    pub budgets: Vec<Arc<Budget>>,
+    /// Where budgets are counted for all gateways; `None`: each counts for itself.
+    pub budgets_store: Option<BudgetsStore>,
+    /// Which tools must not follow which; `None`: nobody minds.
+    pub taint: Option<Arc<TaintRules>>,
     /// The public paths.
     pub routes: Vec<Arc<RouteConfig>>,
     /// The file as it was written, comments left out.
@@ -117,6 +125,8 @@ pub struct ServerSettings {
     pub pid_file: Option<PathBuf>,
     /// The socket over which an upgrade hands over the listeners.
     pub upgrade_sock: Option<PathBuf>,
+    /// The socket over which `portcullis quarantine` finds the running process; `None`: it cannot.
+    pub control_sock: Option<PathBuf>,
     /// How long the old process serves its open streams after an upgrade. Default: 30.
     pub grace_period_seconds: u64,
     /// How long `/readyz` says 503 before SIGTERM closes the listening sockets, so that a load balancer notices.
@@ -279,6 +289,17 @@ pub struct RoleGroups {
     pub viewer: Vec<Box<str>>,
 }
 
+/// `budgets_store.redis:`
+#[derive(Clone, Debug)]
+pub struct BudgetsStore {
+    /// `redis://` or `rediss://`, with the password.
+    pub url: Secret<String>,
+    /// What every key begins with. Default: portcullis.
+    pub prefix: Box<str>,
+    /// How long one request waits for an answer; then its budgets are counted here. Default: 50 ms.
+    pub timeout: Duration,
+}
+
 /// `audit:`
 #[derive(Clone, Debug)]
 pub struct AuditSettings {
@@ -351,6 +372,12 @@ pub struct Limits {
     pub decision_cache: usize,
     /// Ended sessions remembered until their ids expire. Default: 65536.
     pub revoked_sessions: usize,
+    /// Counts that budgets keep at once, one for each limit and key. Default: 131072.
+    pub budget_cells: usize,
+    /// Marks of what has read untrusted content. Default: 65536.
+    pub taint_marks: usize,
+    /// Principals, agents and tools that are stopped at once. Default: 1024.
+    pub quarantines: usize,
 }
 
 /// One entry of `issuers:`.

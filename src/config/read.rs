@@ -3,6 +3,7 @@
 
 mod admin;
 mod agents;
+mod budgets;
 mod governance;
 mod issuer;
 mod process;
@@ -144,6 +145,14 @@ fn whole(root: &Node, log: &Log, look: Look<'_>, compile: Compile<'_>) -> Option
             v.some(|v| route::route(v, public_url.as_deref().unwrap_or_default(), names, compile))
         });
 
+        let known = budgets::Known {
+            routes: top.map().follow("routes").each("path").into_iter().map(|(path, _)| path).collect(),
+            servers: names.servers.clone(),
+        };
+        let budgets = top.or("budgets", Vec::new(), |v| budgets::budgets(v, &known));
+        let budgets_store = top.optional("budgets_store", |v| budgets::store(v, look));
+        let taint = top.optional("taint", |v| budgets::taint(v, &known));
+
         let admin = match &admin_section {
             Some(section) => admin::admin(section, issuers.as_deref(), &plain, look).map(Some),
             None => Some(None),
@@ -171,6 +180,9 @@ fn whole(root: &Node, log: &Log, look: Look<'_>, compile: Compile<'_>) -> Option
                 None => None,
             },
             servers: shared(servers?),
+            budgets: budgets?,
+            budgets_store: budgets_store?,
+            taint: taint?.map(Arc::new),
             routes: shared(routes?),
             public_url: public_url?,
             document: Document(Arc::new(root.to_json())),

@@ -3,6 +3,7 @@
 mod agents;
 mod annotations;
 mod body;
+mod budgets;
 mod credentials;
 mod decisions;
 pub mod door;
@@ -16,7 +17,9 @@ mod record;
 mod rejection;
 mod respond;
 mod revoked;
+mod stops;
 pub mod sweep;
+mod taint;
 mod tokens;
 mod watchdog;
 
@@ -43,6 +46,7 @@ use crate::time::Clock;
 
 use self::agents::Agents;
 use self::annotations::Annotations;
+use self::budgets::Counters;
 use self::decisions::Decisions;
 use self::exchange::Exchanger;
 use self::forward::Patience;
@@ -53,7 +57,9 @@ use self::record::{Record, RequestIds};
 use self::rejection::Rejection;
 use self::respond::Answer;
 use self::revoked::Revoked;
+use self::stops::Owner;
 use self::sweep::Sweep;
+use self::taint::Marks;
 use self::tokens::Tokens;
 use self::watchdog::Watchdog;
 
@@ -74,6 +80,8 @@ struct Shell {
     decisions: Decisions,
     exchanger: Exchanger,
     revoked: Revoked,
+    budgets: Arc<Counters>,
+    marks: Marks,
     annotations: Annotations,
     digests: Digests,
     observer: Option<Observer>,
@@ -248,8 +256,10 @@ impl ProxyHttp for Gateway {
         let mut rejection = exchange.stage.rejection(error);
         if self.shell.lifecycle.is_ending() && matches!(rejection, Rejection::UpstreamTimeout) {
             rejection = Rejection::ShuttingDown;
-        } else if matches!(rejection, Rejection::UpstreamTimeout) && exchange.is_ended() {
-            rejection = Rejection::UnknownSession;
+        } else if matches!(rejection, Rejection::UpstreamTimeout)
+            && let Some(ended) = exchange.ended()
+        {
+            rejection = ended;
         }
         exchange.record.refused(&rejection);
         tracing::debug!(request = %exchange.record.request_id, %error, "The request failed on its way.");
@@ -297,6 +307,11 @@ impl Gateway {
             decisions: Decisions::new(limits.decision_cache, metrics.cache(CacheName::Decision).clone()),
             exchanger: credentials::exchanger(outbound, limits.credential_cache, &metrics),
             revoked: Revoked::new(limits.revoked_sessions),
+            budgets: {
+                let store = live.peek().config.budgets_store.clone();
+                Arc::new(Counters::new(limits.budget_cells, store.as_ref(), Arc::clone(&metrics)))
+            },
+            marks: Marks::new(limits.taint_marks),
             annotations: Annotations::default(),
             digests: Digests::new(DIGESTS_MAX),
             observer,
@@ -345,7 +360,7 @@ impl Gateway {
         match pipeline::admit(&self.shell, world, client, &mut exchange.record).await {
             Ok(admitted) => {
                 let timeouts = &admitted.route.server.config.timeouts;
-                let patience = Patience::new(timeouts, admitted.caller.principal(), &self.shell.live);
+                let patience = Patience::new(timeouts, Owner::of(&admitted), &self.shell.live);
                 let (answer, attempt) = (Answer::Awaited, Attempt::default());
                 let forwarded = Forwarded { admitted, answer, attempt, patience, failure: None };
                 exchange.stage = Stage::Admitted(Box::new(forwarded));
@@ -444,9 +459,9 @@ impl Stage {
 }
 
 impl Exchange {
-    /// Whether somebody has ended the sessions of whoever asked.
-    fn is_ended(&self) -> bool {
-        self.stage.forwarded().is_ok_and(|forwarded| forwarded.patience.is_ended())
+    /// How somebody has ended the request from outside, if somebody has.
+    fn ended(&self) -> Option<Rejection> {
+        self.stage.forwarded().ok().and_then(|forwarded| forwarded.patience.ended())
     }
 }
 

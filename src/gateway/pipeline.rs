@@ -11,6 +11,7 @@ use crate::identity::Caller;
 use crate::identity::agent::{DelegationError, ServerIdentity};
 use crate::identity::bearer::{self, UnverifiedToken};
 use crate::mcp::{self, McpRequest, Message, RequestId, Revision};
+use crate::policy::budget::Asked;
 use crate::policy::{Decision, Denial, DenialReason, Facts, Permit, Question};
 use crate::registry::Route;
 use crate::routing::Instance;
@@ -18,11 +19,12 @@ use crate::session::{self, Binding, Session};
 use crate::snapshot::Snapshot;
 
 use super::agents::{self, Acting};
+use super::budgets::{self, Spent};
 use super::credentials::{self, Obtained};
 use super::meters::RouteMeters;
 use super::record::Record;
 use super::rejection::Rejection;
-use super::{Shell, body, governance, local, tokens};
+use super::{Shell, body, governance, local, stops, taint, tokens};
 
 /// Everything that was decided about a request that may go on. Made by [`admit`] and nowhere else.
 pub(super) struct Admitted {
@@ -44,6 +46,8 @@ pub(super) struct Admitted {
     pub(super) session: Option<Session>,
     /// Proof that the policy allows it, for each message. Forwarding asks for it.
     pub(super) permits: Permits,
+    /// What it draws on its budgets, until it ends.
+    pub(super) spent: Option<Spent>,
     /// Where it goes.
     pub(super) instance: Arc<Instance>,
     /// What the server sees in place of the token.
@@ -86,6 +90,7 @@ pub(super) async fn admit(
     let (route, meters) = route_of(shell, &world, client, record)?;
     let (caller, subject_token) = authenticate(shell, &route, &meters, client, record).await?;
     let agent = agents::acting(shell, &route, &caller, &subject_token, &client.req_header().headers, record).await?;
+    stops::check_caller(shell, &caller, agent.as_ref())?;
     let ask = classify(shell, &world, &route, client, record).await?;
     record.arrived_at = shell.clock.now();
     let session = open_session(shell, &world, &route, &caller, &ask, client, record)?;
@@ -93,6 +98,12 @@ pub(super) async fn admit(
     let who = Who { caller: &caller, token: &subject_token, agent: agent.as_ref() };
     let permits = decide(shell, &route, who, server_identity.as_deref(), &ask, client, record)?;
     governance::check(shell, &world, &route, &ask, record)?;
+    stops::check_tools(shell, &route, &ask)?;
+    let facts = facts(agent.as_ref(), server_identity.as_deref(), ask.revision(), client, record);
+    let asked = Asked { caller: &caller, server: route.server.name(), messages: ask.messages(), facts: &facts };
+    let touch = taint::check(shell, &route, session.as_ref(), &asked)?;
+    let spent = budgets::spend(shell, &route, &meters, &ask, &asked).await?;
+    record.taint = touch;
     let instance = pick(&route, session.as_ref(), record)?;
     promise_record(shell, &world, record).await?;
     let credential = obtain(shell, &route, &meters, who, &permits, record).await?;
@@ -108,6 +119,7 @@ pub(super) async fn admit(
         ask,
         session,
         permits,
+        spent,
         instance,
         credential,
     })
@@ -232,6 +244,30 @@ fn identify(shell: &Shell, route: &Route) -> Result<Option<Arc<ServerIdentity>>,
     }
 }
 
+/// What conditions may read of the request.
+fn facts<'a>(
+    agent: Option<&'a Acting>,
+    server_identity: Option<&'a ServerIdentity>,
+    revision: Revision,
+    client: &'a Client,
+    record: &'a Record,
+) -> Facts<'a> {
+    let head = client.req_header();
+    Facts {
+        now: record.arrived_at,
+        http_method: head.method.as_str(),
+        host: &record.host,
+        path: head.uri.path(),
+        headers: &head.headers,
+        client_ip: record.client_ip,
+        client_certificate: record.client_certificate().map(|certificate| &**certificate),
+        agent: agent.map(|agent| &*agent.identity),
+        server_identity,
+        body_bytes: record.bytes_in,
+        revision,
+    }
+}
+
 /// May they: every message needs a permit of its own.
 fn decide(
     shell: &Shell,
@@ -243,20 +279,7 @@ fn decide(
     record: &mut Record,
 ) -> Result<Permits, Rejection> {
     let Ask::Messages(request) = ask else { return Ok(Permits(Vec::new())) };
-    let head = client.req_header();
-    let facts = Facts {
-        now: record.arrived_at,
-        http_method: head.method.as_str(),
-        host: &record.host,
-        path: head.uri.path(),
-        headers: &head.headers,
-        client_ip: record.client_ip,
-        client_certificate: record.client_certificate().map(|certificate| &**certificate),
-        agent: agent.map(|agent| &*agent.identity),
-        server_identity,
-        body_bytes: request.body.len(),
-        revision: request.revision,
-    };
+    let facts = facts(agent, server_identity, request.revision, client, record);
     let token = token.digest();
     let permits: Result<Vec<Permit>, Denial> = request
         .messages

@@ -10,12 +10,16 @@ mod decision;
 mod explain;
 mod visibility;
 
+pub mod budget;
+pub mod quarantine;
 pub mod rule;
+pub mod taint;
 
 mod cel;
 mod claim;
 mod compile;
 mod index;
+mod when;
 
 #[cfg(test)]
 mod tests;
@@ -25,3 +29,4 @@ pub use decision::{Decision, Denial, DenialReason, Facts, Permit, Question, deci
 pub use explain::{Explained, Verdict, explain};
 pub use rule::Effect;
 pub use visibility::{Item, is_visible};
+pub use when::{Circumstances, NoAnswer, When};
