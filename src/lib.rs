@@ -76,7 +76,7 @@
 //! audit: credential, identity, mcp, policy
 //! snapshot: config, policy, registry, session
 //! net: config, identity, registry, secret, time
-//! store: config, mcp, registry, secret, time
+//! store: config, mcp, policy, registry, secret, time
 //! telemetry: audit, config, credential, mcp, policy, time
 //! gateway: audit, config, credential, identity, lifecycle, mcp, net, policy, registry, routing, secret, session, snapshot, telemetry, time
 //! control: audit, config, credential, identity, lifecycle, mcp, net, policy, registry, routing, secret, session, snapshot, store, telemetry, time

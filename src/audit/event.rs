@@ -97,6 +97,12 @@ pub enum EventKind {
     /// A request to a route, whatever became of it.
     #[default]
     McpRequest,
+    /// A quarantine is over by itself.
+    QuarantineExpired,
+    /// Somebody has let go what was stopped.
+    QuarantineLifted,
+    /// Somebody has stopped a principal, an agent or a tool.
+    QuarantineSet,
     /// Somebody has approved a server or a definition; it may take others, too.
     RegistryApproved,
     /// Somebody has changed what a server is.
@@ -126,6 +132,10 @@ pub enum AdminEvent {
     ItemAction,
     /// Asked what the rules would say of somebody.
     PolicyExplain,
+    /// Let go what was stopped.
+    QuarantineLift,
+    /// Stopped a principal, an agent or a tool.
+    QuarantineSet,
     /// Wanted something that nobody is let do without signing in, or without a role.
     Refused,
     /// Did something to a server: the act's word says what.
@@ -387,6 +397,9 @@ impl EventKind {
             Self::HttpAnswered => "http.answered",
             Self::McpOpened => "mcp.opened",
             Self::McpRequest => "mcp.request",
+            Self::QuarantineExpired => "quarantine.expired",
+            Self::QuarantineLifted => "quarantine.lifted",
+            Self::QuarantineSet => "quarantine.set",
             Self::RegistryApproved => "registry.approved",
             Self::RegistryChanged => "registry.changed",
             Self::RegistryDrifted => "registry.drifted",
@@ -416,6 +429,8 @@ impl AdminEvent {
             Self::ConfigReload => "admin.config_reload",
             Self::ItemAction => "admin.item_action",
             Self::PolicyExplain => "admin.policy_explain",
+            Self::QuarantineLift => "admin.quarantine_lift",
+            Self::QuarantineSet => "admin.quarantine_set",
             Self::Refused => "admin.refused",
             Self::ServerAction => "admin.server_action",
             Self::ServerChange => "admin.server_change",

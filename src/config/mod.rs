@@ -34,9 +34,9 @@ use crate::policy::taint::TaintRules;
 use crate::secret::Secret;
 
 pub use agents::{AgentClaimsConfig, AgentIssuerConfig, AgentUse, AgentsConfig, AttesterConfig, ServerIdentityConfig};
-pub use files::{ThisMachine, load, load_shape};
+pub use files::{ThisMachine, control_sock, load, load_shape};
 pub use problem::{Complaint, Position, Problem, Report};
-pub use read::{Compile, Registered, Summary, counted, read, read_registered, read_shape};
+pub use read::{Compile, Registered, Summary, control_sock_in, counted, read, read_registered, read_shape};
 pub use secrets::{FoundFile, Machine};
 
 /// The least that starts, as `conf/minimal.yaml`.
@@ -597,6 +597,14 @@ pub struct RouteConfig {
     pub default: Effect,
     /// `authorization.rules`, in order.
     pub rules: Vec<RuleSpec>,
+}
+
+/// Reads a duration as every key does: a number with ms, s, m, h or d.
+///
+/// # Errors
+/// What is wrong with it, and what would be right.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    values::duration(text).map_err(|wrong| format!("{}; {}", wrong.message, wrong.hint))
 }
 
 /// What is wrong with a rule of a route, found by compiling its conditions.

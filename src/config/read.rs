@@ -72,6 +72,17 @@ pub fn read_shape(text: &str, compile: Compile<'_>) -> Result<Summary, Vec<Probl
     read_noting(text, Look::ShapeOnly, compile, Log::default()).map(|config| config.summary())
 }
 
+/// Where the control socket of a configuration is, if it says so; nothing else of it is looked at, so that whoever may not
+/// read its secrets can ask.
+///
+/// # Errors
+/// The problem of a text that is not YAML.
+pub fn control_sock_in(text: &str) -> Result<Option<PathBuf>, Problem> {
+    let (root, log) = (yaml::parse(text)?, Log::default());
+    let server = Value::root(&root, &log).follow("server");
+    Ok(server.quietly("control_sock").map(PathBuf::from))
+}
+
 fn read_noting(text: &str, look: Look<'_>, compile: Compile<'_>, log: Log) -> Result<Config, Vec<Problem>> {
     let root = yaml::parse(text).map_err(|problem| vec![problem])?;
     let config = whole(&root, &log, look, compile);

@@ -38,6 +38,7 @@ use crate::telemetry::recent::Recent;
 use crate::time::Clock;
 
 use super::governance::Governance;
+use super::quarantine::QuarantineDesk;
 use super::reload::ReloadDesk;
 
 pub use listener::AdminListener;
@@ -66,6 +67,8 @@ pub struct Parts {
     pub outbound: Outbound,
     /// Where a reload is asked for.
     pub reload: ReloadDesk,
+    /// Where somebody or something is stopped.
+    pub quarantines: QuarantineDesk,
     /// Where it is kept who has signed in.
     pub sessions: Arc<dyn Sessions>,
     /// The registry, where there is one.
@@ -84,6 +87,7 @@ pub struct Admin {
     audit: AuditSink,
     recent: Arc<Recent>,
     reload: ReloadDesk,
+    quarantines: QuarantineDesk,
     sessions: Arc<dyn Sessions>,
     governance: Option<Governance>,
     clock: Clock,
@@ -106,8 +110,20 @@ impl Admin {
         let random = SystemRandom::new();
         let mut process = [0; 8];
         random.fill(&mut process)?;
-        let Parts { address, live, lifecycle, metrics, audit, recent, outbound, reload, sessions, governance, clock } =
-            parts;
+        let Parts {
+            address,
+            live,
+            lifecycle,
+            metrics,
+            audit,
+            recent,
+            outbound,
+            reload,
+            quarantines,
+            sessions,
+            governance,
+            clock,
+        } = parts;
         let has_tls = live.peek().config.admin.as_ref().is_some_and(|admin| admin.tls.is_some());
         Ok(Self {
             address,
@@ -118,6 +134,7 @@ impl Admin {
             audit,
             recent: recent.unwrap_or_else(|| Arc::new(Recent::new(1))),
             reload,
+            quarantines,
             sessions,
             governance,
             clock,

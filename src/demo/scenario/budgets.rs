@@ -1,5 +1,6 @@
 //! How much is enough? Budgets at work, and the kill switch.
 
+use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -51,6 +52,7 @@ pub(super) fn steps(check: &SelfCheck) -> Vec<Step<'_>> {
         ("Calls at once: the second is refused while the first runs", Box::pin(at_once(check))),
         ("A loop: the same call again and again is refused, another passes", Box::pin(loops(check))),
         ("Bytes per hour: after a large answer there is no other", Box::pin(volume(check))),
+        ("Kill switch: a stopped user gets nothing, until it is lifted", Box::pin(kill_switch(check))),
         ("Metrics and audit tell of all this", Box::pin(recorded(check))),
     ]
 }
@@ -141,6 +143,41 @@ async fn volume(check: &SelfCheck) -> Seen {
     let whoami = Call::modern_tool("whoami", json!({}));
     expect("status of the first", check.send(&whoami, check.tokens.alice()).await?.status, 200)?;
     over(&check.send(&whoami, check.tokens.alice()).await?, "volume", "bytes")
+}
+
+async fn kill_switch(check: &SelfCheck) -> Seen {
+    let list = Call::modern("tools/list", json!({}));
+    operate(check, &["--principal", "bob", "--for", "1h", "--why", "the demo shows it"]).await?;
+    let refused = check.send(&list, check.tokens.bob()).await?;
+    expect("status", refused.status, 403)?;
+    expect("reason", refused.reason(), "quarantined_caller")?;
+    expect("status of alice", check.send(&list, check.tokens.alice()).await?.status, 200)?;
+    operate(check, &["--principal", "bob", "--lift"]).await?;
+    expect("status when lifted", check.send(&list, check.tokens.bob()).await?.status, 200)?;
+    Ok(vec![
+        "portcullis quarantine --principal bob --for 1h --why …".to_owned(),
+        "403  bob is stopped, alice is not".to_owned(),
+        "portcullis quarantine --principal bob --lift".to_owned(),
+        "200  bob calls again".to_owned(),
+    ])
+}
+
+/// The operator's command, as anybody would type it.
+async fn operate(check: &SelfCheck, arguments: &[&str]) -> Result<(), Unheld> {
+    let program = std::env::current_exe().map_err(|error| Unheld::Other(error.to_string()))?;
+    let (config, arguments) =
+        (check.config.clone(), arguments.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
+    let run = move || {
+        let mut command = std::process::Command::new(program);
+        command.arg("quarantine").arg("--config").arg(config).args(arguments);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).output()
+    };
+    let ended = tokio::task::spawn_blocking(run).await.map_err(|error| Unheld::Other(error.to_string()))?;
+    let ended = ended.map_err(|error| Unheld::Other(error.to_string()))?;
+    if ended.status.success() {
+        return Ok(());
+    }
+    Err(Unheld::Other(format!("portcullis quarantine: {}", String::from_utf8_lossy(&ended.stderr).trim())))
 }
 
 async fn recorded(check: &SelfCheck) -> Seen {
