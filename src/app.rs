@@ -85,7 +85,7 @@ pub fn run(path: &Path, config: Config, upgrade: bool) -> anyhow::Result<()> {
     };
     let observer = governance.as_ref().map(|_there| observer);
     let control_sock = config.server.control_sock.clone();
-    let inherited = control_sock.as_deref().filter(|_| governance.is_none()).map(client::inherit).unwrap_or_default();
+    let inherited = control_sock.as_deref().map(client::inherit).unwrap_or_default();
     let quarantines =
         QuarantineDesk::open(Arc::clone(&live), governance.clone(), inherited, audit.clone(), Arc::clone(&metrics));
 

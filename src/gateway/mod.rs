@@ -46,7 +46,7 @@ use crate::time::Clock;
 
 use self::agents::Agents;
 use self::annotations::Annotations;
-use self::budgets::Counters;
+use self::budgets::{Counters, Spent};
 use self::decisions::Decisions;
 use self::exchange::Exchanger;
 use self::forward::Patience;
@@ -455,6 +455,14 @@ impl Stage {
             Self::Received => Rejection::ClientGone,
             Self::Refused(rejection) => rejection.clone(),
         }
+    }
+}
+
+impl Forwarded {
+    /// The answer is whole.
+    fn end(&mut self) {
+        self.patience.end();
+        self.admitted.spent.iter_mut().for_each(Spent::release);
     }
 }
 

@@ -72,7 +72,7 @@ impl Gateway {
         match heard.and_then(|()| judge_head(&self.shell, forwarded, head, client, record)) {
             Ok(clean) => {
                 if has_no_body(head) {
-                    forwarded.patience.end();
+                    forwarded.end();
                 }
                 *head = clean;
                 let spent = forwarded.admitted.spent.iter();
@@ -107,6 +107,7 @@ impl Gateway {
         });
         if end_of_stream {
             patience.end();
+            admitted.spent.iter_mut().for_each(Spent::release);
         }
         let passed = passed.and_then(|passed| {
             let spent = admitted.spent.as_ref();

@@ -183,7 +183,14 @@ fn calls_at_once_are_counted_until_each_has_ended_however_it_ends() {
     assert_eq!(statuses((0..3).map(|_| call())), [200; 3]);
 }
 
-/// Row 22 of the incidents: an agent that calls the same thing for ever.
+/// Runaway agents (orbit#410, prismor#273): one that makes the same call fifty times is stopped after a few.
+#[test]
+fn a_loop_does_not_go_on_for_fifty_calls() {
+    let world = world(json!({ "name": "loops", "by": "agent", "repeat": "5 per minute" }));
+    let through = (0..50).filter(|_| world.reader().call("read", json!({ "q": "again" })).status() == 200).count();
+    assert_eq!((through, world.tickets.seen_of("tools/call").len()), (5, 5));
+}
+
 #[test]
 fn a_loop_is_refused_and_other_calls_are_not() {
     let world = world(json!({ "name": "loops", "by": "principal", "repeat": "2 per hour" }));

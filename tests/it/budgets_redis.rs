@@ -102,6 +102,27 @@ fn calls_at_once_are_counted_together_and_end_together() {
     poll_until("the call to have ended everywhere", || (pair.call(1, "alice") == 200).then_some(()));
 }
 
+/// A call that takes longer than a lease of thirty seconds would be forgotten if its gateway did not say that it goes on.
+#[test]
+fn a_call_that_goes_on_is_extended() {
+    let Some(pair) = Pair::start(json!({ "name": "b", "concurrency": 1 })) else { return };
+    let pieces = pair.tickets.stream_next("tools/call");
+    let caller = pair.gateways[0].caller(pair.idp.token().scope("tickets:read"));
+    let mut stream = caller.open("tools/call", json!({ "name": "read", "arguments": {} }));
+    pieces.event(&json!({ "jsonrpc": "2.0", "method": "notifications/message", "params": {} }));
+    stream.event().unwrap();
+    let expiry = || {
+        let keys = pair.redis.ask("KEYS *");
+        let key = keys.lines().find(|line| line.starts_with('{')).unwrap().to_owned();
+        let range = pair.redis.ask(&format!("ZRANGE {key} 0 -1 WITHSCORES"));
+        range.lines().filter_map(|line| line.parse::<f64>().ok()).fold(0.0, f64::max)
+    };
+    let first = expiry();
+    assert!(first > 1_700_000_000_000.0, "{first}");
+    poll_until("the call to be extended", || (expiry() >= first + 1000.0).then_some(()));
+    assert_eq!(pair.call(1, "bob"), 429);
+}
+
 #[test]
 fn a_call_refused_together_has_used_nothing() {
     let Some(redis) = Redis::start() else { return };

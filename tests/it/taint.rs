@@ -23,6 +23,7 @@ fn call(caller: &Caller, tool: &str) -> u16 {
     caller.call(tool, json!({})).status()
 }
 
+/// GitHub MCP toxic flow (May 2025): what stands in a public issue has the agent carry private data out.
 #[test]
 fn who_has_read_untrusted_content_may_send_nothing_out() {
     let world = world(json!({}));

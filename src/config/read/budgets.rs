@@ -204,7 +204,7 @@ fn when(fields: &mut Fields<'_, '_>, key: &'static str) -> Option<Option<Arc<Whe
 
 pub(super) fn store(value: &Value<'_>, look: Look<'_>) -> Option<BudgetsStore> {
     value.map(|fields| {
-        let redis = fields.required("redis", |v| {
+        fields.required("redis", |v| {
             v.map(|fields| {
                 let url = fields.required("url", |v| redis_url(v, look));
                 let prefix = fields.or("prefix", "portcullis".into(), |v| v.parse(values::name).map(Box::from));
@@ -212,8 +212,7 @@ pub(super) fn store(value: &Value<'_>, look: Look<'_>) -> Option<BudgetsStore> {
                     .or("timeout", Duration::from_millis(50), |v| v.duration(Duration::from_millis(1)..=seconds(10)));
                 Some(BudgetsStore { url: url?, prefix: prefix?, timeout: timeout? })
             })
-        });
-        redis
+        })
     })
 }
 

@@ -104,7 +104,7 @@ pub enum QuarantineError {
 }
 
 impl QuarantineDesk {
-    /// Takes up what the store says is stopped; without a store `inherited`, what the predecessor has told.
+    /// Takes up what the store says is stopped; while nothing can be read there `inherited`, what the predecessor has told.
     #[must_use]
     pub fn open(
         live: Arc<Live>,

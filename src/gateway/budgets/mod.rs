@@ -199,17 +199,25 @@ impl Spent {
     }
 }
 
-impl Drop for Spent {
-    fn drop(&mut self) {
+impl Spent {
+    /// Gives back what was counted as running: the answer is whole, and its client may call again before the request has
+    /// quite gone.
+    pub(super) fn release(&mut self) {
         if self.running.is_empty() {
             return;
         }
         let now = self.counters.clock.now_micros();
-        for charge in &self.running {
-            self.counters.table.release(charge, now);
+        for charge in self.running.drain(..) {
+            self.counters.table.release(&charge, now);
         }
         if let (Some(shared), Some(lease)) = (&self.counters.shared, self.lease.take()) {
             shared.release(lease);
         }
+    }
+}
+
+impl Drop for Spent {
+    fn drop(&mut self) {
+        self.release();
     }
 }
