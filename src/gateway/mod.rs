@@ -3,6 +3,7 @@
 mod agents;
 mod annotations;
 mod body;
+mod budgets;
 mod credentials;
 mod decisions;
 pub mod door;
@@ -17,7 +18,9 @@ mod record;
 mod rejection;
 mod respond;
 mod revoked;
+mod stops;
 pub mod sweep;
+mod taint;
 mod tokens;
 mod trial;
 mod watchdog;
@@ -46,6 +49,7 @@ use crate::time::Clock;
 
 use self::agents::Agents;
 use self::annotations::Annotations;
+use self::budgets::{Counters, Spent};
 use self::decisions::Decisions;
 use self::exchange::Exchanger;
 use self::forward::Patience;
@@ -56,7 +60,9 @@ use self::record::{Record, RequestIds};
 use self::rejection::Rejection;
 use self::respond::Answer;
 use self::revoked::Revoked;
+use self::stops::Owner;
 use self::sweep::Sweep;
+use self::taint::Marks;
 use self::tokens::Tokens;
 use self::trial::Trial;
 use self::watchdog::Watchdog;
@@ -78,6 +84,8 @@ struct Shell {
     decisions: Decisions,
     exchanger: Exchanger,
     revoked: Revoked,
+    budgets: Arc<Counters>,
+    marks: Marks,
     annotations: Annotations,
     digests: Digests,
     observer: Option<Observer>,
@@ -253,8 +261,10 @@ impl ProxyHttp for Gateway {
         let mut rejection = exchange.stage.rejection(error);
         if self.shell.lifecycle.is_ending() && matches!(rejection, Rejection::UpstreamTimeout) {
             rejection = Rejection::ShuttingDown;
-        } else if matches!(rejection, Rejection::UpstreamTimeout) && exchange.is_ended() {
-            rejection = Rejection::UnknownSession;
+        } else if matches!(rejection, Rejection::UpstreamTimeout)
+            && let Some(ended) = exchange.ended()
+        {
+            rejection = ended;
         }
         exchange.record.refused(&rejection);
         if let Stage::Admitted(forwarded) = &mut exchange.stage {
@@ -310,6 +320,11 @@ impl Gateway {
             decisions: Decisions::new(limits.decision_cache, metrics.cache(CacheName::Decision).clone()),
             exchanger: credentials::exchanger(outbound, limits.credential_cache, &metrics),
             revoked: Revoked::new(limits.revoked_sessions),
+            budgets: {
+                let store = live.peek().config.budgets_store.clone();
+                Arc::new(Counters::new(limits.budget_cells, store.as_ref(), Arc::clone(&metrics)))
+            },
+            marks: Marks::new(limits.taint_marks),
             annotations: Annotations::default(),
             digests: Digests::new(DIGESTS_MAX),
             observer,
@@ -358,7 +373,7 @@ impl Gateway {
         match pipeline::admit(&self.shell, world, client, &mut exchange.record).await {
             Ok(admitted) => {
                 let timeouts = &admitted.route.server.config.timeouts;
-                let patience = Patience::new(timeouts, admitted.caller.principal(), &self.shell.live);
+                let patience = Patience::new(timeouts, Owner::of(&admitted), &self.shell.live);
                 let (answer, attempt) = (Answer::Awaited, Attempt::default());
                 let forwarded = Forwarded { admitted, answer, attempt, patience, failure: None };
                 exchange.stage = Stage::Admitted(Box::new(forwarded));
@@ -460,10 +475,18 @@ impl Stage {
     }
 }
 
+impl Forwarded {
+    /// The answer is whole.
+    fn end(&mut self) {
+        self.patience.end();
+        self.admitted.spent.iter_mut().for_each(Spent::release);
+    }
+}
+
 impl Exchange {
-    /// Whether somebody has ended the sessions of whoever asked.
-    fn is_ended(&self) -> bool {
-        self.stage.forwarded().is_ok_and(|forwarded| forwarded.patience.is_ended())
+    /// How somebody has ended the request from outside, if somebody has.
+    fn ended(&self) -> Option<Rejection> {
+        self.stage.forwarded().ok().and_then(|forwarded| forwarded.patience.ended())
     }
 }
 

@@ -19,13 +19,14 @@ use crate::session::{self, Binding, Session};
 use crate::snapshot::Snapshot;
 
 use super::agents::{self, Acting};
+use super::budgets::{self, Spent};
 use super::credentials::{self, Obtained};
 use super::meters::RouteMeters;
 use super::placement::Seen;
 use super::record::Record;
 use super::rejection::Rejection;
 use super::trial::Trial;
-use super::{Shell, body, governance, local, placement, tokens};
+use super::{Shell, body, governance, local, placement, stops, taint, tokens};
 
 /// Everything that was decided about a request that may go on. Made by [`admit`] and nowhere else.
 pub(super) struct Admitted {
@@ -47,6 +48,8 @@ pub(super) struct Admitted {
     pub(super) session: Option<Session>,
     /// Proof that the policy allows it, for each message. Forwarding asks for it.
     pub(super) permits: Permits,
+    /// What it draws on its budgets, until it ends.
+    pub(super) spent: Option<Spent>,
     /// Where it goes.
     pub(super) instance: Arc<Instance>,
     /// What the routing rules have to do with it.
@@ -94,6 +97,7 @@ pub(super) async fn admit(
     let (caller, subject_token) = authenticate(shell, &route, &meters, client, record).await?;
     placement::locate(&world, &caller, client, record);
     let agent = agents::acting(shell, &route, &caller, &subject_token, &client.req_header().headers, record).await?;
+    stops::check_caller(shell, &caller, agent.as_ref())?;
     let ask = classify(shell, &world, &route, client, record).await?;
     record.arrived_at = shell.clock.now();
     let session = open_session(shell, &world, &route, &caller, &ask, client, record)?;
@@ -101,7 +105,10 @@ pub(super) async fn admit(
     let who = Who { caller: &caller, token: &subject_token, agent: agent.as_ref() };
     let permits = decide(shell, &route, who, server_identity.as_deref(), &ask, client, record)?;
     governance::check(shell, &world, &route, &ask, record)?;
+    stops::check_tools(shell, &route, &ask)?;
     let seen = Seen { who, server_identity: server_identity.as_deref(), ask: &ask, client };
+    record.taint = taint::check(shell, &route, session.as_ref(), &seen, record)?;
+    let spent = budgets::spend(shell, &route, &meters, &seen, record).await?;
     let placed = placement::pick(shell, &route, session.as_ref(), &seen, record)?;
     promise_record(shell, &world, record).await?;
     let credential = obtain(shell, &route, &meters, who, &permits, record).await?;
@@ -116,6 +123,7 @@ pub(super) async fn admit(
         ask,
         session,
         permits,
+        spent,
         path: placed.path,
         trial: Trial::new(&route, placed.turn, placed.path),
         instance: placed.instance,
