@@ -6,7 +6,7 @@
 import assert from "node:assert/strict";
 import test, { after, before } from "node:test";
 import { statSync } from "node:fs";
-import { Demo, Lister, Person, PICTURES, openBrowser, until } from "./kit.mjs";
+import { Demo, Lister, Person, PICTURES, SHOWN, openBrowser, until } from "./kit.mjs";
 import { HOSTILE, NAMES } from "./hostile.mjs";
 
 let demo, browser, dana, erin, frank;
@@ -400,5 +400,6 @@ test("a server that is retired is gone, and a session that has ended leads to th
 
 test("no browser has complained", () => {
   for (const person of [dana, erin, frank]) assert.deepEqual(person.wrong, [], person.name);
-  for (const name of ["approval-diff", "light-overview", "dark-overview", "360-overview"]) assert.ok(statSync(`${PICTURES}${name}.png`).size > 5000, name);
+  for (const name of ["light-overview", "dark-overview", "360-overview"]) assert.ok(statSync(`${PICTURES}${name}.png`).size > 5000, name);
+  for (const name of SHOWN) assert.ok(statSync(`${PICTURES}docs/${name.replace("light-", "")}.png`).size < 100 * 1024, `${name} is small enough for the README`);
 });
