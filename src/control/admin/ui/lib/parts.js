@@ -1,7 +1,7 @@
 // What are the pages made of? Headings, tables, badges, problems, dialogs: each made once, with its role and its keys.
 
 import { Problem } from "./api.js";
-import { count, h, replace, s, short } from "./dom.js";
+import { count, h, replace, s, said, short } from "./dom.js";
 import { ACTIONS, STATES } from "./words.js";
 
 const ICONS = {
@@ -194,7 +194,7 @@ export function person(actor) {
 
 /** Says something to everybody: on the screen, and to screen readers. */
 export function announce(text, tone = "ok") {
-  document.getElementById("status").textContent = text;
+  document.getElementById("status").textContent = said(text);
   const toast = h("div", { class: `toast ${tone}` }, text);
   document.getElementById("toasts").append(toast);
   setTimeout(() => toast.remove(), 5000);

@@ -45,7 +45,7 @@ export function approvals(context) {
       if (error.word === "no_registry") return { items: [], next: null, none: true };
       throw error;
     }
-  });
+  }, { every: 10_000 });
 
   function draw({ items, next, none }) {
     if (none) return nothing("There is no registry.", "Configure store: then nothing that people have not approved is listed or callable.");
