@@ -9,6 +9,7 @@ pub mod door;
 pub mod exchange;
 mod forward;
 pub mod governance;
+mod handover;
 mod local;
 mod meters;
 mod pipeline;
@@ -17,6 +18,7 @@ mod record;
 mod rejection;
 mod respond;
 mod revoked;
+mod shadow;
 pub mod sweep;
 mod tokens;
 mod trial;
@@ -27,6 +29,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use pingora::connectors::http::Connector;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::protocols::Digest;
@@ -50,12 +53,14 @@ use self::decisions::Decisions;
 use self::exchange::Exchanger;
 use self::forward::Patience;
 use self::governance::{DIGESTS_MAX, Digests, Observer};
+use self::handover::{Handovers, SESSIONS_MAX};
 use self::meters::Meters;
 use self::pipeline::{Admitted, Who};
 use self::record::{Record, RequestIds};
 use self::rejection::Rejection;
 use self::respond::Answer;
 use self::revoked::Revoked;
+use self::shadow::{Comparison, ReadOnlyTools};
 use self::sweep::Sweep;
 use self::tokens::Tokens;
 use self::trial::Trial;
@@ -79,6 +84,10 @@ struct Shell {
     exchanger: Exchanger,
     revoked: Revoked,
     annotations: Annotations,
+    read_only: ReadOnlyTools,
+    handovers: Handovers,
+    /// For what the gateway asks servers beside the requests of clients.
+    connector: Connector,
     digests: Digests,
     observer: Option<Observer>,
     request_ids: RequestIds,
@@ -108,6 +117,8 @@ struct Forwarded {
     answer: Answer,
     attempt: Attempt,
     patience: Patience,
+    /// Waits for the answer, to hold it against another.
+    shadow: Option<Comparison>,
     /// Why its answer is not passed on, or not further.
     failure: Option<Rejection>,
 }
@@ -123,6 +134,10 @@ struct Attempt {
     renew_credential: bool,
     /// A renewed credential is in use: a second refusal is final.
     renewed: bool,
+    /// The instance does not know the session any more: it is to be opened anew.
+    reinitialize: bool,
+    /// It was; a second time it is lost.
+    reinitialized: bool,
     /// The connection was found unusable before anything was sent on it.
     unsent: bool,
 }
@@ -154,8 +169,8 @@ impl ProxyHttp for Gateway {
         self.receive(client, exchange).await
     }
 
-    async fn upstream_peer(&self, _client: &mut Client, exchange: &mut Self::CTX) -> pingora::Result<Box<HttpPeer>> {
-        self.choose_peer(exchange).await
+    async fn upstream_peer(&self, client: &mut Client, exchange: &mut Self::CTX) -> pingora::Result<Box<HttpPeer>> {
+        self.choose_peer(client, exchange).await
     }
 
     async fn connected_to_upstream(
@@ -238,14 +253,18 @@ impl ProxyHttp for Gateway {
         reused: bool,
     ) -> Box<Error> {
         let answered = client.response_written().is_some();
-        let again = exchange.stage.forwarded().is_ok_and(|forwarded| {
-            let Forwarded { admitted, attempt, patience, .. } = forwarded;
-            attempt.count < TRIES_MAX
-                && (attempt.renew_credential
-                    || attempt.unsent
-                    || !patience.ran_out() && forward::may_repeat(admitted, &error, reused, answered))
-        });
-        error.set_retry(again);
+        let Stage::Admitted(forwarded) = &mut exchange.stage else { return error };
+        let Forwarded { admitted, attempt, patience, .. } = &mut **forwarded;
+        let may_try = attempt.count < TRIES_MAX;
+        let goes_on = attempt.renew_credential || attempt.reinitialize || attempt.unsent;
+        let repeats =
+            may_try && !goes_on && !patience.ran_out() && forward::may_repeat(admitted, &error, reused, answered);
+        if repeats && !reused {
+            // It broke on a connection that was made for it: another instance may do better.
+            admitted.trial.refused(&self.shell, &admitted.route, &Rejection::UpstreamUnreachable);
+            attempt.elsewhere = admitted.session.is_none();
+        }
+        error.set_retry(may_try && goes_on || repeats);
         error
     }
 
@@ -311,6 +330,9 @@ impl Gateway {
             exchanger: credentials::exchanger(outbound, limits.credential_cache, &metrics),
             revoked: Revoked::new(limits.revoked_sessions),
             annotations: Annotations::default(),
+            read_only: ReadOnlyTools::default(),
+            handovers: Handovers::new(SESSIONS_MAX),
+            connector: Connector::new(None),
             digests: Digests::new(DIGESTS_MAX),
             observer,
             request_ids: RequestIds::new(u64::from_be_bytes(process)),
@@ -360,7 +382,8 @@ impl Gateway {
                 let timeouts = &admitted.route.server.config.timeouts;
                 let patience = Patience::new(timeouts, admitted.caller.principal(), &self.shell.live);
                 let (answer, attempt) = (Answer::Awaited, Attempt::default());
-                let forwarded = Forwarded { admitted, answer, attempt, patience, failure: None };
+                let shadow = shadow::begin(&self.shell, &admitted, client, &exchange.record);
+                let forwarded = Forwarded { admitted, answer, attempt, patience, shadow, failure: None };
                 exchange.stage = Stage::Admitted(Box::new(forwarded));
                 Ok(false)
             }
@@ -389,19 +412,24 @@ impl Gateway {
 
     /// The peer of this attempt: the admitted instance; after a failed connection another one; with a renewed credential
     /// when the server has refused the first.
-    async fn choose_peer(&self, exchange: &mut Exchange) -> pingora::Result<Box<HttpPeer>> {
+    async fn choose_peer(&self, client: &Client, exchange: &mut Exchange) -> pingora::Result<Box<HttpPeer>> {
         let Stage::Admitted(forwarded) = &mut exchange.stage else { return Err(not_admitted()) };
         forwarded.attempt.count += 1;
         forwarded.attempt.unsent = false;
         forwarded.patience.give_up_connection();
-        let chosen = self.next_attempt(forwarded, &mut exchange.record).await;
+        let chosen = self.next_attempt(client, forwarded, &mut exchange.record).await;
         chosen.map_err(|rejection| {
             forwarded.failure = Some(rejection);
             Error::explain(ErrorType::InternalError, "no peer")
         })
     }
 
-    async fn next_attempt(&self, forwarded: &mut Forwarded, record: &mut Record) -> Result<Box<HttpPeer>, Rejection> {
+    async fn next_attempt(
+        &self,
+        client: &Client,
+        forwarded: &mut Forwarded,
+        record: &mut Record,
+    ) -> Result<Box<HttpPeer>, Rejection> {
         let admitted = &mut forwarded.admitted;
         if std::mem::take(&mut forwarded.attempt.elsewhere) {
             let placed = placement::pick_again(&admitted.route, &admitted.caller, admitted.path, record)?;
@@ -414,6 +442,10 @@ impl Gateway {
             let who = Who { caller: &admitted.caller, token: &admitted.subject_token, agent: admitted.agent.as_ref() };
             let (route, now) = (&admitted.route, shell.clock.now());
             admitted.credential = credentials::obtain(shell, route, &shell.meters.of(route), who, now).await?;
+        }
+        if std::mem::take(&mut forwarded.attempt.reinitialize) {
+            forwarded.attempt.reinitialized = true;
+            pipeline::reopen(&self.shell, admitted, client, record).await?;
         }
         forward::peer(&self.shell, admitted)
     }

@@ -21,7 +21,7 @@ use crate::snapshot::Snapshot;
 use crate::telemetry::metrics::Placement;
 
 use super::Shell;
-use super::pipeline::{Ask, Who};
+use super::pipeline::{Ask, SESSION_ID, Who};
 use super::record::Record;
 use super::rejection::Rejection;
 
@@ -32,6 +32,8 @@ pub(super) struct Placed {
     pub(super) turn: Option<Turn>,
     /// What the rules have to do with it; none without rules, and for what belongs to a session.
     pub(super) path: Option<Path>,
+    /// It belongs to a session whose instance is gone, and which is to be opened anew here.
+    pub(super) takes_over: bool,
 }
 
 /// A request as rules see it.
@@ -100,9 +102,15 @@ pub(super) fn pick(
     let server = &route.server;
     let placed = match session {
         Some(session) => {
-            // A request that belongs to an instance which is gone is never sent to another one.
             let own = server.pool.named(&session.instance).filter(|instance| instance.is_healthy());
-            stay(shell, route, own.ok_or(Rejection::UnknownSession)?, seen, now, record)?
+            match own {
+                Some(own) => stay(shell, route, own, seen, now, record)?,
+                None if may_move(shell, route, seen.client) => {
+                    Placed { takes_over: true, ..anywhere(shell, route, seen, now, record)? }
+                }
+                // A request that belongs to an instance which is gone is never sent to another one as it is.
+                None => return Err(Rejection::UnknownSession),
+            }
         }
         None => anywhere(shell, route, seen, now, record)?,
     };
@@ -136,6 +144,12 @@ pub(super) fn pick_again(
     Ok(placed)
 }
 
+/// Whether the session that a request names can be opened anew elsewhere.
+fn may_move(shell: &Shell, route: &Route, client: &Client) -> bool {
+    let id = client.req_header().headers.get(SESSION_ID);
+    id.is_some_and(|id| shell.handovers.of(route, id.as_bytes()).is_some())
+}
+
 fn stay(
     shell: &Shell,
     route: &Route,
@@ -152,7 +166,7 @@ fn stay(
         }
     }
     let turn = instance.begin(now).map_err(|_left_alone| Rejection::NoHealthyInstance)?;
-    Ok(Placed { instance: Arc::clone(instance), turn, path: None })
+    Ok(Placed { instance: Arc::clone(instance), turn, path: None, takes_over: false })
 }
 
 fn anywhere(
@@ -209,10 +223,10 @@ fn told(router: &Router, path: Path, instance: Option<&Arc<Instance>>, record: &
 
 impl Placed {
     fn any((instance, turn): (Arc<Instance>, Option<Turn>)) -> Self {
-        Self { instance, turn, path: None }
+        Self { instance, turn, path: None, takes_over: false }
     }
 
     fn chosen(Choice { instance, turn, path }: Choice) -> Self {
-        Self { instance, turn, path: Some(path) }
+        Self { instance, turn, path: Some(path), takes_over: false }
     }
 }

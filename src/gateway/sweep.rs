@@ -46,6 +46,7 @@ impl Shell {
         self.decisions.retain(|token, route| self.tokens.remembers(token, route));
         self.exchanger.drop_stale(now);
         self.revoked.forget_expired(now);
+        self.handovers.forget_expired(now);
     }
 }
 

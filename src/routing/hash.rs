@@ -54,6 +54,12 @@ pub fn spread(nth: u64) -> u64 {
     nth.wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
+/// Whether a draw falls within the first `part`, 0 to 1, of all.
+#[must_use]
+pub fn falls_within(draw: u64, part: f64) -> bool {
+    fraction(draw) < part
+}
+
 /// Another draw from the same.
 #[must_use]
 pub fn again(draw: u64) -> u64 {

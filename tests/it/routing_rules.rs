@@ -261,8 +261,7 @@ fn errors_inside_answers_close_a_canary_and_clients_mistakes_do_not() {
     for _ in 0..40 {
         world.reader().call("read", json!({}));
     }
-    let closed =
-        || world.gateway.metric("portcullis_routing_split_closed", &["rule=\"canary\"", "to=\"v2\""]);
+    let closed = || world.gateway.metric("portcullis_routing_split_closed", &["rule=\"canary\"", "to=\"v2\""]);
     assert_eq!(closed(), 0.0);
     world.tickets.on_tool("read", error(-32603));
     for _ in 0..40 {

@@ -59,12 +59,9 @@ pub fn mmdb(networks: &[(&str, &str, &str)]) -> Vec<u8> {
     out.extend_from_slice(&data);
     out.extend_from_slice(b"\xab\xcd\xefMaxMind.com");
     map(&mut out, 9);
-    for (name, number) in [
-        ("binary_format_major_version", 2),
-        ("binary_format_minor_version", 0),
-        ("ip_version", 4),
-        ("record_size", 24),
-    ] {
+    for (name, number) in
+        [("binary_format_major_version", 2), ("binary_format_minor_version", 0), ("ip_version", 4), ("record_size", 24)]
+    {
         text(&mut out, name);
         out.extend_from_slice(&[5 << 5 | 2, 0, number]);
     }
