@@ -356,6 +356,9 @@ pub struct Limits {
     pub decision_cache: usize,
     /// Ended sessions remembered until their ids expire. Default: 65536.
     pub revoked_sessions: usize,
+    /// Sessions of which is kept what would have to be said again (`on_instance_loss: reinitialize`), 64 KiB of each at most.
+    /// Default: 16384.
+    pub handover_sessions: usize,
 }
 
 /// One entry of `issuers:`.

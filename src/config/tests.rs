@@ -87,6 +87,7 @@ fn the_least_configuration_has_every_documented_default() {
             credential_cache: 65_536,
             decision_cache: 65_536,
             revoked_sessions: 65_536,
+            handover_sessions: 16_384,
         }
     );
     assert_eq!(

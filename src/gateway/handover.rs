@@ -56,6 +56,10 @@ pub(super) struct Held {
 /// What is repeated.
 #[derive(Clone, Default)]
 struct Said {
+    /// Bytes of all that is kept.
+    bytes: usize,
+    /// There was more than may be kept: it cannot be repeated.
+    is_incomplete: bool,
     /// `params` of `initialize`.
     initialize: Bytes,
     /// `params` of the last `logging/setLevel`.
@@ -112,7 +116,7 @@ impl Handovers {
             return;
         }
         let [message] = ask.messages() else { return };
-        let Some(params) = message.params.as_ref().filter(|params| params.bytes().len() <= PARAMS_BYTES_MAX) else {
+        let Some(params) = message.params.as_ref().filter(|params| params.bytes().len() <= SAID_BYTES_MAX) else {
             return;
         };
         if self.sessions.len() >= self.entries_max {
@@ -123,7 +127,8 @@ impl Handovers {
             any.map(|any| self.sessions.remove(&any));
         }
         // A copy: the bytes are part of a body that would stay as a whole.
-        let said = Said { initialize: Bytes::copy_from_slice(params.bytes()), ..Said::default() };
+        let initialize = Bytes::copy_from_slice(params.bytes());
+        let said = Said { bytes: initialize.len(), initialize, ..Said::default() };
         let held = Held {
             expires_at,
             said: Mutex::new(said),
@@ -149,18 +154,9 @@ impl Held {
     pub(super) fn note(&self, messages: &[Message]) {
         for message in messages {
             match (message.method(), &message.target, &message.params) {
-                (Some(Method::LoggingSetLevel), _, Some(params)) if params.bytes().len() <= PARAMS_BYTES_MAX => {
-                    self.said().level = Some(Bytes::copy_from_slice(params.bytes()));
-                }
-                (Some(Method::ResourcesSubscribe), Target::Resource(uri), _) => {
-                    let mut said = self.said();
-                    if said.subscriptions.len() < SUBSCRIPTIONS_MAX {
-                        said.subscriptions.insert(Arc::clone(uri));
-                    }
-                }
-                (Some(Method::ResourcesUnsubscribe), Target::Resource(uri), _) => {
-                    self.said().subscriptions.remove(uri);
-                }
+                (Some(Method::LoggingSetLevel), _, Some(params)) => self.said().level(params.bytes()),
+                (Some(Method::ResourcesSubscribe), Target::Resource(uri), _) => self.said().subscribed(uri),
+                (Some(Method::ResourcesUnsubscribe), Target::Resource(uri), _) => self.said().unsubscribed(uri),
                 _ => {}
             }
         }
@@ -168,6 +164,36 @@ impl Held {
 
     fn said(&self) -> MutexGuard<'_, Said> {
         self.said.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Said {
+    /// Whether there is room for so many bytes more.
+    fn has_room_for(&mut self, bytes: usize) -> bool {
+        let has_room = self.bytes.saturating_add(bytes) <= SAID_BYTES_MAX;
+        self.is_incomplete |= !has_room;
+        has_room
+    }
+
+    fn level(&mut self, params: &[u8]) {
+        self.bytes -= self.level.take().map_or(0, |level| level.len());
+        if self.has_room_for(params.len()) {
+            self.bytes += params.len();
+            self.level = Some(Bytes::copy_from_slice(params));
+        }
+    }
+
+    fn subscribed(&mut self, uri: &Arc<str>) {
+        if !self.subscriptions.contains(uri) && self.has_room_for(uri.len()) {
+            self.bytes += uri.len();
+            self.subscriptions.insert((**uri).into());
+        }
+    }
+
+    fn unsubscribed(&mut self, uri: &str) {
+        if self.subscriptions.remove(uri) {
+            self.bytes -= uri.len();
+        }
     }
 }
 
@@ -220,6 +246,8 @@ pub(super) async fn take_over(
 enum Failure {
     /// The policy does not let the caller do any more what they did then.
     Denied,
+    /// The client has said more than is kept.
+    Incomplete,
     /// The server speaks another revision there, or gives no session.
     OtherRevision,
     Talk(TalkError),
@@ -229,6 +257,7 @@ impl Failure {
     fn label(self) -> &'static str {
         match self {
             Self::Denied => "denied",
+            Self::Incomplete => "incomplete",
             Self::OtherRevision => "other_revision",
             Self::Talk(error) => error.label(),
         }
@@ -250,6 +279,9 @@ async fn open(
     record: &Record,
 ) -> Result<Box<str>, Failure> {
     let Takeover { route, seen, credential, .. } = takeover;
+    if said.is_incomplete {
+        return Err(Failure::Incomplete);
+    }
     let server = &route.server;
     let mut headers = HeaderMap::new();
     forward::identify(&mut headers, server, seen.who.caller, *credential, record)
@@ -308,17 +340,32 @@ fn may(takeover: &Takeover<'_>, revision: Revision, method: Method, params: &Val
     })
 }
 
-/// The longest `params` of a message that is kept.
-const PARAMS_BYTES_MAX: usize = 64 << 10;
-
-/// Subscriptions of one session that are kept.
-const SUBSCRIPTIONS_MAX: usize = 1000;
-
-/// Sessions that are kept.
-pub(super) const SESSIONS_MAX: usize = 65_536;
+/// What is kept of one session at most. More is not repeated in part: such a session is lost with its instance.
+const SAID_BYTES_MAX: usize = 64 << 10;
 
 /// Bytes of one answer.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 
 /// How long all of it may take.
 const TAKEOVER_MAX: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_said_is_kept_up_to_its_bound_and_never_in_part() {
+        let mut said = Said::default();
+        said.level(br#"{"level":"debug"}"#);
+        said.level(br#"{"level":"error"}"#);
+        said.subscribed(&"notes://1".into());
+        said.subscribed(&"notes://1".into());
+        said.subscribed(&"notes://2".into());
+        said.unsubscribed("notes://1");
+        said.unsubscribed("notes://never");
+        assert_eq!((said.bytes, said.is_incomplete), (17 + 9, false));
+        assert_eq!(said.subscriptions.iter().map(|uri| &**uri).collect::<Vec<_>>(), ["notes://2"]);
+        said.subscribed(&"x".repeat(SAID_BYTES_MAX).into());
+        assert_eq!((said.bytes, said.is_incomplete), (17 + 9, true));
+    }
+}

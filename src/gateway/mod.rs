@@ -53,7 +53,7 @@ use self::decisions::Decisions;
 use self::exchange::Exchanger;
 use self::forward::Patience;
 use self::governance::{DIGESTS_MAX, Digests, Observer};
-use self::handover::{Handovers, SESSIONS_MAX};
+use self::handover::Handovers;
 use self::meters::Meters;
 use self::pipeline::{Admitted, Who};
 use self::record::{Record, RequestIds};
@@ -331,7 +331,7 @@ impl Gateway {
             revoked: Revoked::new(limits.revoked_sessions),
             annotations: Annotations::default(),
             read_only: ReadOnlyTools::default(),
-            handovers: Handovers::new(SESSIONS_MAX),
+            handovers: Handovers::new(limits.handover_sessions),
             connector: Connector::new(None),
             digests: Digests::new(DIGESTS_MAX),
             observer,

@@ -135,7 +135,7 @@ pub(super) fn pick_again(
                 NoPlace::Strict(_) => Rejection::NoInstanceInRegion,
                 NoPlace::Unhealthy(_) => Rejection::UpstreamUnreachable,
             })?;
-            record.routing = Some(told(router, choice.path, Some(&choice.instance), record));
+            record.routing = told(router, choice.path, Some(&choice.instance), record);
             Placed::chosen(choice)
         }
         _ => Placed::any(route.server.pool.pick(now).ok_or(Rejection::UpstreamUnreachable)?),
@@ -186,7 +186,7 @@ fn anywhere(
         Ok(choice) => choice,
         Err(no_place) => return Err(refused(shell, router, no_place, record)),
     };
-    record.routing = Some(told(router, choice.path, Some(&choice.instance), record));
+    record.routing = told(router, choice.path, Some(&choice.instance), record);
     if let Some(failed) = router.failed_rule(choice.path) {
         shell.metrics.routing.decided(server.name(), failed, "", Placement::Error);
     }
@@ -203,22 +203,24 @@ fn refused(shell: &Shell, router: &Router, no_place: NoPlace, record: &mut Recor
         NoPlace::Strict(path) => (path, Rejection::NoInstanceInRegion),
         NoPlace::Unhealthy(path) => (path, Rejection::NoHealthyInstance),
     };
-    record.routing = Some(told(router, path, None, record));
+    record.routing = told(router, path, None, record);
     if let Some(rule) = router.rule(path) {
         shell.metrics.routing.decided(router.server(), rule, "", Placement::Refused);
     }
     rejection
 }
 
-fn told(router: &Router, path: Path, instance: Option<&Arc<Instance>>, record: &Record) -> audit::Routing {
-    audit::Routing {
+/// For the audit record; none when there is nothing to tell.
+fn told(router: &Router, path: Path, instance: Option<&Arc<Instance>>, record: &Record) -> Option<audit::Routing> {
+    let routing = audit::Routing {
         rule: router.rule(path).cloned(),
         split: router.side(path).cloned(),
         version: instance.and_then(|instance| instance.traits.version.clone()),
         region: record.region.clone(),
         fell_back: path.fell_back,
         failed_rule: router.failed_rule(path).cloned(),
-    }
+    };
+    (routing != audit::Routing::default()).then_some(routing)
 }
 
 impl Placed {

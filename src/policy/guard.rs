@@ -13,7 +13,7 @@ pub struct Guard(Condition);
 
 /// Why a condition has no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NoAnswer {
+pub enum Unanswered {
     /// It does not fit the data, or took too long.
     Error,
     /// It reads a message where there is none: a request without a body.
@@ -35,24 +35,24 @@ impl Guard {
     /// Whether it holds of a request of `caller` to `server`; `message` is none for a request without a body.
     ///
     /// # Errors
-    /// [`NoAnswer`].
+    /// [`Unanswered`].
     pub fn holds(
         &self,
         caller: &Caller,
         server: &str,
         message: Option<&Message>,
         facts: &Facts<'_>,
-    ) -> Result<bool, NoAnswer> {
+    ) -> Result<bool, Unanswered> {
         let tool = message.map_or("", |message| match &message.target {
             Target::Tool(name) => name,
             Target::None | Target::Prompt(_) | Target::Resource(_) | Target::Task(_) => "",
         });
         let method = message.and_then(Message::method);
         self.0.holds(&Inputs { caller, server, tool, method, message, facts }).map_err(|stop| match stop {
-            Stop::Unknown => NoAnswer::Unknown,
+            Stop::Unknown => Unanswered::Unknown,
             // Without a message, what is too much may have been cut short with it.
-            Stop::Exhausted if message.is_none() => NoAnswer::Unknown,
-            Stop::Error | Stop::Exhausted => NoAnswer::Error,
+            Stop::Exhausted if message.is_none() => Unanswered::Unknown,
+            Stop::Error | Stop::Exhausted => Unanswered::Error,
         })
     }
 }

@@ -24,6 +24,6 @@ mod tests;
 pub use compile::{Policy, RuleProblem};
 pub use decision::{Decision, Denial, DenialReason, Facts, Permit, Question, decide, depends_only_on_caller};
 pub use explain::{Explained, Verdict, explain};
-pub use guard::{Guard, NoAnswer};
+pub use guard::{Guard, Unanswered};
 pub use rule::Effect;
 pub use visibility::{Item, is_visible};

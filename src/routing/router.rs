@@ -13,7 +13,7 @@ use super::rule::{AbortWhen, RoutingSpec, RuleSpec, SideSpec, Way, names_tool};
 use super::window::Window;
 use crate::identity::{Caller, Principal};
 use crate::mcp::{Message, Method, Target};
-use crate::policy::{Facts, Guard, NoAnswer};
+use crate::policy::{Facts, Guard, Unanswered};
 
 /// The routing of one server.
 #[derive(Debug)]
@@ -184,13 +184,13 @@ impl Router {
                     path.rule = Some(nth);
                     break;
                 }
-                Ok(false) | Err(NoAnswer::Unknown) => {}
+                Ok(false) | Err(Unanswered::Unknown) => {}
                 // INVARIANT: a condition without an answer never opens a door. A strict rule keeps requests in; not to
                 // match would let this one out.
-                Err(NoAnswer::Error) if rule.strict => {
+                Err(Unanswered::Error) if rule.strict => {
                     return Err(NoPlace::Strict(Path { rule: Some(nth), failed: Some(nth), ..path }));
                 }
-                Err(NoAnswer::Error) => path.failed = path.failed.or(Some(nth)),
+                Err(Unanswered::Error) => path.failed = path.failed.or(Some(nth)),
             }
         }
         Ok(path)
@@ -332,7 +332,7 @@ impl Rule {
     }
 
     /// Whether one of the messages, or a request without any, is what the rule is about.
-    fn is_about(&self, asked: &Asked<'_>, server: &str) -> Result<bool, NoAnswer> {
+    fn is_about(&self, asked: &Asked<'_>, server: &str) -> Result<bool, Unanswered> {
         let calls = |message: &&Message| {
             self.tools.is_empty()
                 || message.method() == Some(Method::ToolsCall)

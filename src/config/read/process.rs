@@ -271,6 +271,7 @@ pub(super) fn limits(top: &mut Fields<'_, '_>) -> Option<Limits> {
         credential_cache: 65_536,
         decision_cache: 65_536,
         revoked_sessions: 65_536,
+        handover_sessions: 16_384,
     };
     let Some(section) = top.find("limits") else { return Some(default) };
     section.map(|fields| {
@@ -294,6 +295,7 @@ pub(super) fn limits(top: &mut Fields<'_, '_>) -> Option<Limits> {
         let credential_cache = fields.or("credential_cache", default.credential_cache, |v| v.whole(1..=COUNT_MAX));
         let decision_cache = fields.or("decision_cache", default.decision_cache, |v| v.whole(1..=COUNT_MAX));
         let revoked_sessions = fields.or("revoked_sessions", default.revoked_sessions, |v| v.whole(1..=COUNT_MAX));
+        let handover_sessions = fields.or("handover_sessions", default.handover_sessions, |v| v.whole(1..=1 << 20));
         Some(Limits {
             body_bytes: body_bytes?,
             json_depth: json_depth?,
@@ -312,6 +314,7 @@ pub(super) fn limits(top: &mut Fields<'_, '_>) -> Option<Limits> {
             credential_cache: credential_cache?,
             decision_cache: decision_cache?,
             revoked_sessions: revoked_sessions?,
+            handover_sessions: handover_sessions?,
         })
     })
 }
