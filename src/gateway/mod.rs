@@ -253,7 +253,10 @@ impl ProxyHttp for Gateway {
         reused: bool,
     ) -> Box<Error> {
         let answered = client.response_written().is_some();
-        let Stage::Admitted(forwarded) = &mut exchange.stage else { return error };
+        let Stage::Admitted(forwarded) = &mut exchange.stage else {
+            error.set_retry(false);
+            return error;
+        };
         let Forwarded { admitted, attempt, patience, .. } = &mut **forwarded;
         let may_try = attempt.count < TRIES_MAX;
         let goes_on = attempt.renew_credential || attempt.reinitialize || attempt.unsent;
