@@ -208,6 +208,7 @@ fn ask(policy: &Policy, caller: &Caller, message: &Message, head: &HeaderMap) ->
         server_identity: None,
         client_certificate: None,
         body_bytes: 300,
+        region: None,
         revision: portcullis::mcp::Revision::V2025_11_25,
     };
     decide(policy, &Question { caller, server: "files", message, facts: &facts })

@@ -17,7 +17,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::mpsc;
 
 use crate::config::{Config, Listen};
-use crate::control::admin::{Admin, AdminListener, MetricsPage, Parts, sessions_of};
+use crate::control::admin::{Admin, AdminListener, MetricsPage, Parts, Sampling, sessions_of};
 use crate::control::builder::Builder;
 use crate::control::certificates::{CertificateWatch, Certificates};
 use crate::control::governance::Governance;
@@ -28,6 +28,7 @@ use crate::control::proofs::ProofRefresh;
 use crate::control::pulse;
 use crate::control::quarantine::socket::ControlSocket;
 use crate::control::quarantine::{QuarantineDesk, client};
+use crate::control::regions::RegionWatch;
 use crate::control::reload::{self, Reload};
 use crate::control::upstream_tls::UpstreamCertificates;
 use crate::control::warmup::{Means, Warmup};
@@ -138,9 +139,13 @@ pub fn run(path: &Path, config: Config, upgrade: bool) -> anyhow::Result<()> {
             clock,
         });
         let admin = admin.map_err(|_unspecified| anyhow!("the system has no random numbers"))?;
-        let mut service = Service::new("admin".to_owned(), AdminListener::new(Arc::new(admin)));
+        let admin = Arc::new(admin);
+        let mut service = Service::new("admin".to_owned(), AdminListener::new(Arc::clone(&admin)));
         open(&mut service, address, &certificates)?;
         server.add_service(service).add_dependency(&bootstrap);
+        if settings.sign_in.is_some() {
+            server.add_service(background_service("samples", Sampling(admin))).add_dependency(&bootstrap);
+        }
     }
     let control = ControlSocket { path: control_sock, desk: quarantines };
     server.add_service(background_service("control", control)).add_dependency(&bootstrap);
@@ -166,6 +171,8 @@ pub fn run(path: &Path, config: Config, upgrade: bool) -> anyhow::Result<()> {
     };
     server.add_service(background_service("phases", phases));
     server.add_service(background_service("certificates", CertificateWatch(Arc::clone(&certificates))));
+    let regions = RegionWatch { live: Arc::clone(&live), metrics: Arc::clone(&metrics) };
+    server.add_service(background_service("regions", regions));
     let path = path.to_owned();
     let upstream_certificates = UpstreamCertificates::new(Arc::clone(&live), Arc::clone(&metrics), clock);
     let upstream_watch = background_service("upstream certificates", upstream_certificates);

@@ -18,7 +18,7 @@
 //!    may they           policy       Caller, Server, Message → Decision → Permit
 //!    is it approved     registry     Catalog, Message → not kept back    (governed servers)
 //!    is it enough       policy       Caller, Message, what was used → Spent, given back at the end
-//!    where              routing      Session, health → Instance
+//!    where              routing      Session, rules, health → Instance
 //!    whose authority    credential   Permit, Caller → Credential         (may use the network: token exchange)
 //!                            │  Admitted
 //!                            ▼
@@ -70,11 +70,11 @@
 //! credential: secret, time
 //! policy: identity, mcp, time
 //! session: identity, secret, time
-//! config: credential, identity, mcp, policy, secret
-//! routing:
+//! routing: identity, mcp, policy, time
+//! config: credential, identity, mcp, policy, routing, secret
 //! registry: config, credential, identity, mcp, policy, routing, time
 //! audit: credential, identity, mcp, policy
-//! snapshot: config, policy, registry, session
+//! snapshot: config, policy, registry, routing, session
 //! net: config, identity, registry, secret, time
 //! store: config, mcp, policy, registry, secret, time
 //! telemetry: audit, config, credential, mcp, policy, time

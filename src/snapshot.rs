@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use crate::config::Config;
 use crate::policy::quarantine::Quarantines;
 use crate::registry::{Catalog, Issuer, Route, Server};
+use crate::routing::region::Locator;
 use crate::session::{Revocations, Ring};
 
 /// The frozen world of one request. A request takes it once, at its start, and sees no other.
@@ -27,6 +28,8 @@ pub struct Snapshot {
     pub servers: Vec<Arc<Server>>,
     /// What the registry says of the servers it governs. Empty until it has been read: nothing of them is open then.
     pub catalog: Arc<Catalog>,
+    /// What finds out where callers are; `None`: nobody asks.
+    pub locator: Option<Arc<Locator>>,
     routes: HashMap<Arc<str>, Arc<Route>>,
     /// Well-known path → RFC 9728 document.
     metadata: HashMap<String, Bytes>,
@@ -45,7 +48,7 @@ impl Snapshot {
         metadata: HashMap<String, Bytes>,
     ) -> Self {
         let routes = routes.into_iter().map(|route| (Arc::clone(&route.config.path), route)).collect();
-        Self { generation, config, ring, issuers, servers, catalog: Arc::default(), routes, metadata }
+        Self { generation, config, ring, issuers, servers, catalog: Arc::default(), locator: None, routes, metadata }
     }
 
     /// The route with exactly this path.

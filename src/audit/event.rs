@@ -49,6 +49,8 @@ pub struct Event {
     pub arguments: Option<Arguments>,
     /// What the policy said.
     pub decision: Option<Decision>,
+    /// Why it went where it went; absent where no rule could say.
+    pub routing: Option<Routing>,
     /// What was done to the registry, or found by it. Whoever did it is the [`Self::principal`]; none is the gateway itself.
     pub registry: Option<Box<Registry>>,
     /// What somebody did, or wanted to do, on the admin pages or through their API.
@@ -119,6 +121,12 @@ pub enum EventKind {
     RegistryRetired,
     /// A server or an item was taken out of use.
     RegistrySuspended,
+    /// A call was made once more elsewhere, and the answers were compared.
+    RoutingShadowed,
+    /// Too many requests on one side of a split failed, and it gets no more.
+    RoutingSplitAborted,
+    /// A session whose instance is gone was opened anew at another one.
+    SessionHandedOver,
 }
 
 /// What somebody did on the admin pages or through their API. Whether it was done says the outcome.
@@ -262,6 +270,23 @@ pub struct Decision {
     pub reason: &'static str,
 }
 
+/// Why a request went where it went.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Routing {
+    /// The rule that decided; absent when none matched.
+    pub rule: Option<Arc<str>>,
+    /// Which side of its split, in few words.
+    pub split: Option<Arc<str>>,
+    /// The version of the instance.
+    pub version: Option<Arc<str>>,
+    /// Where the caller is.
+    pub region: Option<Arc<str>>,
+    /// The rule's own instances take no work: it went where everything else goes.
+    pub fell_back: bool,
+    /// The first rule whose condition had no answer, and so did not match.
+    pub failed_rule: Option<Arc<str>>,
+}
+
 /// What the upstream saw in `Authorization`, but for the secret itself.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Credential {
@@ -341,6 +366,9 @@ impl Event {
         if let Some(decision) = &self.decision {
             line.object("decision", |object| decision.write(object));
         }
+        if let Some(routing) = &self.routing {
+            line.object("routing", |object| routing.write(object));
+        }
         if let Some(act) = &self.act {
             line.object("act", |object| act.write(object));
         }
@@ -408,6 +436,9 @@ impl EventKind {
             Self::RegistryResumed => "registry.resumed",
             Self::RegistryRetired => "registry.retired",
             Self::RegistrySuspended => "registry.suspended",
+            Self::RoutingShadowed => "routing.shadowed",
+            Self::RoutingSplitAborted => "routing.split_aborted",
+            Self::SessionHandedOver => "session.handed_over",
         }
     }
 }
@@ -589,6 +620,19 @@ impl Decision {
         object.label("effect", effect);
         object.optional("rule", self.rule.as_deref());
         object.label("reason", self.reason);
+    }
+}
+
+impl Routing {
+    fn write(&self, object: &mut Object<'_>) {
+        object.optional("rule", self.rule.as_deref());
+        object.optional("split", self.split.as_deref());
+        object.optional("version", self.version.as_deref());
+        object.optional("region", self.region.as_deref());
+        if self.fell_back {
+            object.raw("fell_back", true);
+        }
+        object.optional("failed_rule", self.failed_rule.as_deref());
     }
 }
 

@@ -4,5 +4,5 @@ pub mod event;
 
 pub use event::{
     Act, AdminEvent, Arguments, Budget, Credential, Decision, Digest, Event, EventKind, Mcp, Message, Outcome,
-    Principal, Registry, Stamp, cut,
+    Principal, Registry, Routing, Stamp, cut,
 };

@@ -31,6 +31,9 @@ use crate::policy::Effect;
 use crate::policy::budget::Budget;
 use crate::policy::rule::RuleSpec;
 use crate::policy::taint::TaintRules;
+use crate::routing::region::RegionSpec;
+use crate::routing::rule::{CircuitSpec, OnInstanceLoss, RoutingSpec, ShadowSpec};
+use crate::routing::subset::Traits;
 use crate::secret::Secret;
 
 pub use agents::{AgentClaimsConfig, AgentIssuerConfig, AgentUse, AgentsConfig, AttesterConfig, ServerIdentityConfig};
@@ -52,6 +55,8 @@ pub struct Config {
     pub listen: Vec<Listen>,
     /// Peers whose `X-Forwarded-For` names the client.
     pub trusted_proxies: Vec<IpNet>,
+    /// How it is found out where a caller is; `None`: nobody asks.
+    pub region: Option<RegionSpec>,
     /// The base of every resource identifier, without a trailing slash, e.g. `https://mcp.example.com`.
     pub public_url: String,
     /// Accepted `Host` values, lower case; an entry without a port accepts every port.
@@ -443,6 +448,16 @@ pub struct ServerConfig {
     pub path: String,
     /// At least one.
     pub instances: Vec<InstanceConfig>,
+    /// Which instances take which requests; `None`: every one takes any.
+    pub routing: Option<Arc<RoutingSpec>>,
+    /// When an instance is left alone for a while; `None`: never.
+    pub circuit: Option<CircuitSpec>,
+    /// What becomes of a session whose instance is gone. Default: `not_found`.
+    pub on_instance_loss: OnInstanceLoss,
+    /// Tools that may be called twice where once was meant: exact names, or prefixes with a trailing `*`. Default: none.
+    pub idempotent: Vec<Box<str>>,
+    /// Calls that are made once more elsewhere, for comparison; `None`: none.
+    pub shadow: Option<ShadowSpec>,
     /// Health checks.
     pub health: HealthSettings,
     /// Time limits.
@@ -529,6 +544,8 @@ pub struct InstanceConfig {
     pub port: u16,
     /// Share of new work; default 1.
     pub weight: usize,
+    /// What tells it apart from the others.
+    pub traits: Traits,
 }
 
 /// `servers[].health:`
@@ -544,6 +561,8 @@ pub struct HealthSettings {
     pub healthy_after: usize,
     /// `GET` on this path must answer 200; `None`: a TCP connection is enough.
     pub http_path: Option<String>,
+    /// It must answer as an MCP server does. Default: false.
+    pub mcp: bool,
 }
 
 /// `servers[].timeouts:`

@@ -8,6 +8,7 @@ mod governance;
 mod issuer;
 mod process;
 mod route;
+mod routing;
 mod server;
 
 use std::path::{Path, PathBuf};
@@ -114,6 +115,8 @@ fn whole(root: &Node, log: &Log, look: Look<'_>, compile: Compile<'_>) -> Option
         let server = process::server(top, look);
         let listen = top.required("listen", |v| process::listen(v, look));
         let trusted_proxies = top.or("trusted_proxies", Vec::new(), |v| v.list(|v| v.parse(values::network)));
+        let has_proxies = trusted_proxies.as_ref().is_none_or(|proxies: &Vec<ipnet::IpNet>| !proxies.is_empty());
+        let region = top.optional("region", |v| routing::region(v, has_proxies));
         let public_url = top.required("public_url", |v| v.parse(process::public_url));
         let web = process::web(top, public_url.as_deref(), listen.as_deref());
         let metrics = top.optional("metrics", |v| process::inner_listen(v, look));
@@ -174,6 +177,7 @@ fn whole(root: &Node, log: &Log, look: Look<'_>, compile: Compile<'_>) -> Option
             server: server?,
             listen: listen?,
             trusted_proxies: trusted_proxies?,
+            region: region?,
             allowed_hosts,
             allowed_origins,
             loopback_origins,

@@ -5,6 +5,7 @@
 mod conf;
 mod hostile;
 mod problems;
+mod routing;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -111,7 +112,14 @@ fn the_least_configuration_has_every_documented_default() {
     assert_eq!((&*server.name, &*server.path, server.http2), ("tickets", "/mcp", false));
     assert_eq!(
         server.instances,
-        [InstanceConfig { id: "10.0.0.1:9101".into(), tls: false, host: "10.0.0.1".into(), port: 9101, weight: 1 }]
+        [InstanceConfig {
+            id: "10.0.0.1:9101".into(),
+            tls: false,
+            host: "10.0.0.1".into(),
+            port: 9101,
+            weight: 1,
+            traits: Traits::default()
+        }]
     );
     assert_eq!(
         server.health,
@@ -121,6 +129,7 @@ fn the_least_configuration_has_every_documented_default() {
             unhealthy_after: 3,
             healthy_after: 1,
             http_path: None,
+            mcp: false,
         }
     );
     assert_eq!(

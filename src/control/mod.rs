@@ -11,6 +11,7 @@ pub mod phases;
 pub mod proofs;
 pub mod pulse;
 pub mod quarantine;
+pub mod regions;
 pub mod reload;
 mod settled;
 pub mod upgrade;

@@ -54,7 +54,8 @@ pub struct SampleUser {
 /// The sample authorization server.
 pub struct Issuer {
     url: String,
-    resource: String,
+    /// What sample users get tokens for; the first when they name none.
+    resources: Vec<String>,
     key: SigningKey,
     users: [SampleUser; 3],
     client_secret: Secret<String>,
@@ -89,7 +90,7 @@ pub enum Client {
 
 impl Issuer {
     /// Makes keys, passwords and the gateway's client secret. `url` is the issuer identifier, `resource` the gateway's
-    /// resource identifier: the one `aud` that sample users get tokens for.
+    /// resource identifier: the `aud` of the tokens that sample users get.
     ///
     /// # Errors
     /// [`NoRandomness`] when the system's random source fails.
@@ -99,13 +100,20 @@ impl Issuer {
         };
         Ok(Self {
             url,
-            resource,
+            resources: vec![resource],
             key: SigningKey::generate()?,
             users: [user("alice", &[READ])?, user("bob", &[READ, WRITE])?, user("carol", &[])?],
             client_secret: Secret::new(random_text::<32>()?),
             redirect_uri: None,
             codes: Codes::default(),
         })
+    }
+
+    /// Gives sample users tokens for another resource of the gateway's, too.
+    #[must_use]
+    pub fn granting_for(mut self, resource: String) -> Self {
+        self.resources.push(resource);
+        self
     }
 
     /// Signs sample people in for the client at `redirect_uri`, too.
@@ -192,6 +200,10 @@ impl Issuer {
             .with_state(self)
     }
 
+    fn resource(&self) -> &str {
+        self.resources.first().map_or("", String::as_str)
+    }
+
     fn metadata(&self) -> Value {
         json!({
             "issuer": self.url,
@@ -248,18 +260,16 @@ impl Issuer {
             .iter()
             .find(|user| user.name == name && same(user.password.expose(), password))
             .ok_or(Refusal::InvalidGrant)?;
-        // RFC 8707 §2: the resource the token is for. There is one, so naming it is optional.
-        if form.one("resource")?.is_some_and(|resource| resource != self.resource) {
-            return Err(Refusal::InvalidTarget);
-        }
-        let scopes = granted(form.one("scope")?, |scope| user.scopes.contains(&scope))?;
-        let grant = Grant {
-            user: user.name,
-            scopes: &scopes,
-            audience: &self.resource,
-            client: Client::Agent,
-            lifetime: USER_TOKEN_LIFETIME,
+        // RFC 8707 §2: the resource the token is for. One is usual, so naming it is optional.
+        let audience = match form.one("resource")? {
+            None => self.resource(),
+            Some(asked) => {
+                self.resources.iter().find(|resource| *resource == asked).ok_or(Refusal::InvalidTarget)?.as_str()
+            }
         };
+        let scopes = granted(form.one("scope")?, |scope| user.scopes.contains(&scope))?;
+        let grant =
+            Grant { user: user.name, scopes: &scopes, audience, client: Client::Agent, lifetime: USER_TOKEN_LIFETIME };
         let token = self.mint(&grant, now).map_err(|_| Refusal::ServerError)?;
         Ok(json!({
             "access_token": token,
@@ -288,7 +298,7 @@ impl Issuer {
         let subject_token = form.one("subject_token")?.ok_or(Refusal::InvalidRequest("subject_token is missing"))?;
         // RFC 8693 §2.2.2: a subject token that is not acceptable is `invalid_request`.
         let subject = self
-            .verify(subject_token, &self.resource, now)
+            .verify(subject_token, self.resource(), now)
             .map_err(|_| Refusal::InvalidRequest("subject_token is not acceptable"))?;
         let claim = |name| subject.get(name).and_then(Value::as_str);
         let user = claim("sub").ok_or(Refusal::InvalidRequest("subject_token has no subject"))?;

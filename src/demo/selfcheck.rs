@@ -419,6 +419,10 @@ pub(super) mod calls {
         Call::modern_tool("whoami", json!({}))
     }
 
+    pub(in crate::demo) fn search_mail() -> Call {
+        Call::modern_tool("mail_search", json!({ "text": "Lunch" }))
+    }
+
     pub(in crate::demo) fn slow() -> Call {
         let arguments = json!({ "seconds": 1, "steps": 4 });
         Call::modern("tools/call", json!({ "name": "slow", "arguments": arguments, "_meta": { "progressToken": 1 } }))

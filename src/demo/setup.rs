@@ -17,6 +17,7 @@ use crate::demo::issuer::TOOLS_AUDIENCE;
 use crate::demo::issuer::WRITE;
 use crate::demo::loopback::BindError;
 use crate::demo::loopback::LoopbackListener;
+use crate::demo::mail::Mail;
 use crate::demo::private_dir::PrivateDir;
 use crate::demo::scenario::{Additions, Scenario};
 use crate::demo::token::NoRandomness;
@@ -37,6 +38,7 @@ pub struct Prepared {
     pub(super) issuer: Arc<Issuer>,
     pub(super) issuer_listener: LoopbackListener,
     pub(super) instances: Vec<(Instance, LoopbackListener)>,
+    pub(super) mail: (Mail, LoopbackListener),
 }
 
 /// Where the gateway will be found.
@@ -45,6 +47,8 @@ pub(super) struct Places {
     pub(super) gateway: SocketAddr,
     pub(super) metrics: SocketAddr,
     pub(super) admin: SocketAddr,
+    /// The server that nobody has registered yet.
+    pub(super) mail: SocketAddr,
     pub(super) audit: PathBuf,
 }
 
@@ -76,19 +80,22 @@ impl Prepared {
     }
 }
 
-/// Prepares a run in which the gateway listens on `listen`, a loopback address; port 0 chooses a free one. Metrics and
-/// admin get 127.0.0.1:9090 and :9091, or free ports where those are taken. A scenario has some more configuration.
+/// Prepares a run in which the gateway listens on `listen`, a loopback address; port 0 chooses free ones for everything.
+/// Otherwise metrics and admin get 127.0.0.1:9090 and :9091, or free ports where those are taken. A scenario has some more
+/// configuration.
 ///
 /// # Errors
 /// [`DemoError`]; nothing is left behind.
 pub fn prepare(listen: SocketAddr, scenario: Option<Scenario>) -> Result<Prepared, DemoError> {
     // The gateway binds its addresses itself. They are held until all are chosen, so that none is chosen twice.
     let gateway = LoopbackListener::bind(listen)?;
-    let metrics = bind_or_any(METRICS_PORT)?;
-    let admin = bind_or_any(ADMIN_PORT)?;
+    let port = |usual| if listen.port() == 0 { 0 } else { usual };
+    let metrics = bind_or_any(port(METRICS_PORT))?;
+    let admin = bind_or_any(port(ADMIN_PORT))?;
     let issuer_listener = bind_or_any(0)?;
     let issuer = Arc::new(
         Issuer::new(format!("http://{}", issuer_listener.address()), format!("http://{}{ROUTE}", gateway.address()))?
+            .granting_for(format!("http://{}{MAIL_ROUTE}", gateway.address()))
             .signing_in_for(format!("http://{}/signin/callback", admin.address())),
     );
     let notes = Notes::default();
@@ -96,6 +103,7 @@ pub fn prepare(listen: SocketAddr, scenario: Option<Scenario>) -> Result<Prepare
     for id in ["a", "b"] {
         instances.push((Instance::new(id, Arc::clone(&issuer), notes.clone()), bind_or_any(0)?));
     }
+    let mail = (Mail::default(), bind_or_any(0)?);
 
     let directory = PrivateDir::create(&random_text::<12>()?)?;
     let session_key = directory.write("session.key", STANDARD.encode(random_bytes::<32>()?).as_bytes())?;
@@ -104,6 +112,7 @@ pub fn prepare(listen: SocketAddr, scenario: Option<Scenario>) -> Result<Prepare
         gateway: gateway.address(),
         metrics: metrics.address(),
         admin: admin.address(),
+        mail: mail.1.address(),
         audit: directory.path().join("audit.jsonl"),
     };
     let store = directory.path().join("registry.db");
@@ -112,11 +121,13 @@ pub fn prepare(listen: SocketAddr, scenario: Option<Scenario>) -> Result<Prepare
     let additions = scenario.map(Scenario::additions).unwrap_or_default();
     let config = configuration(&places, &issuer, &instances, files, &additions);
     let config_path = directory.write("portcullis.yaml", config.as_bytes())?;
-    Ok(Prepared { directory, config_path, config, places, scenario, issuer, issuer_listener, instances })
+    Ok(Prepared { directory, config_path, config, places, scenario, issuer, issuer_listener, instances, mail })
 }
 
 /// The gateway's public path.
 pub(super) const ROUTE: &str = "/mcp";
+/// The public path that the second server is to be registered at.
+pub(super) const MAIL_ROUTE: &str = "/mail";
 /// What the echo rule does not let through.
 pub(super) const UNSAID: &str = "secret";
 
@@ -135,7 +146,7 @@ fn configuration(
     files: [&Path; 4],
     additions: &Additions,
 ) -> String {
-    let Places { gateway, metrics, admin, audit } = places;
+    let Places { gateway, metrics, admin, audit, .. } = places;
     let (audit, [session_key, client_secret, store, control]) = (quoted(audit), files.map(quoted));
     let instances: String = instances
         .iter()

@@ -13,6 +13,7 @@ pub mod governance;
 mod local;
 mod meters;
 mod pipeline;
+mod placement;
 mod record;
 mod rejection;
 mod respond;
@@ -21,6 +22,7 @@ mod stops;
 pub mod sweep;
 mod taint;
 mod tokens;
+mod trial;
 mod watchdog;
 
 use std::sync::Arc;
@@ -39,6 +41,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use crate::identity::Shown;
 use crate::lifecycle::Lifecycle;
 use crate::net::Outbound;
+use crate::routing::instance::is_lack_of_files;
 use crate::snapshot::Live;
 use crate::telemetry::audit::AuditSink;
 use crate::telemetry::metrics::{CacheName, Metrics, SessionEvent};
@@ -61,6 +64,7 @@ use self::stops::Owner;
 use self::sweep::Sweep;
 use self::taint::Marks;
 use self::tokens::Tokens;
+use self::trial::Trial;
 use self::watchdog::Watchdog;
 
 /// The gateway as Pingora sees it.
@@ -184,8 +188,9 @@ impl ProxyHttp for Gateway {
         upstream: &mut RequestHeader,
         exchange: &mut Self::CTX,
     ) -> pingora::Result<()> {
-        let forwarded = exchange.stage.forwarded()?;
+        let Stage::Admitted(forwarded) = &mut exchange.stage else { return Err(not_admitted()) };
         exchange.record.sent_upstream();
+        forwarded.admitted.trial.sent();
         forward::write_head(&forwarded.admitted, client, &exchange.record, upstream)
     }
 
@@ -262,12 +267,20 @@ impl ProxyHttp for Gateway {
             rejection = ended;
         }
         exchange.record.refused(&rejection);
+        if let Stage::Admitted(forwarded) = &mut exchange.stage {
+            let Admitted { trial, route, .. } = &mut forwarded.admitted;
+            trial.refused(&self.shell, route, &rejection);
+        }
         tracing::debug!(request = %exchange.record.request_id, %error, "The request failed on its way.");
         respond::report_failure(client, &rejection, exchange).await;
         FailToProxy { error_code: rejection.status().as_u16(), can_reuse_downstream: false }
     }
 
     async fn logging(&self, client: &mut Client, _error: Option<&Error>, exchange: &mut Self::CTX) {
+        if let Stage::Admitted(forwarded) = &mut exchange.stage {
+            let Admitted { trial, route, .. } = &mut forwarded.admitted;
+            trial.end(&self.shell, route, exchange.record.generation);
+        }
         record::finish(&self.shell, client, &mut exchange.record).await;
     }
 
@@ -406,8 +419,9 @@ impl Gateway {
     async fn next_attempt(&self, forwarded: &mut Forwarded, record: &mut Record) -> Result<Box<HttpPeer>, Rejection> {
         let admitted = &mut forwarded.admitted;
         if std::mem::take(&mut forwarded.attempt.elsewhere) {
-            admitted.instance = admitted.route.server.pool.pick().ok_or(Rejection::UpstreamUnreachable)?;
-            record.instance = Some(Arc::clone(&admitted.instance));
+            let placed = placement::pick_again(&admitted.route, &admitted.caller, admitted.path, record)?;
+            admitted.trial = Trial::new(&admitted.route, placed.turn, placed.path);
+            (admitted.instance, admitted.path) = (placed.instance, placed.path);
         }
         if std::mem::take(&mut forwarded.attempt.renew_credential) {
             forwarded.attempt.renewed = true;
@@ -423,8 +437,11 @@ impl Gateway {
     /// so yes, unless it belongs to a session.
     fn try_elsewhere(&self, exchange: &mut Exchange, error: &Error) -> bool {
         let Stage::Admitted(forwarded) = &mut exchange.stage else { return false };
-        let admitted = &forwarded.admitted;
+        let admitted = &mut forwarded.admitted;
         admitted.instance.connection_failed(error);
+        if !is_lack_of_files(error) {
+            admitted.trial.refused(&self.shell, &admitted.route, &Rejection::UpstreamUnreachable);
+        }
         let may_move = admitted.session.is_none() && forwarded.attempt.count < TRIES_MAX;
         forwarded.attempt.elsewhere = may_move;
         may_move

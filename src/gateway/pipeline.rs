@@ -11,10 +11,10 @@ use crate::identity::Caller;
 use crate::identity::agent::{DelegationError, ServerIdentity};
 use crate::identity::bearer::{self, UnverifiedToken};
 use crate::mcp::{self, McpRequest, Message, RequestId, Revision};
-use crate::policy::budget::Asked;
-use crate::policy::{Decision, Denial, DenialReason, Facts, Permit, Question};
+use crate::policy::{Decision, Denial, DenialReason, Permit, Question};
 use crate::registry::Route;
 use crate::routing::Instance;
+use crate::routing::router::Path;
 use crate::session::{self, Binding, Session};
 use crate::snapshot::Snapshot;
 
@@ -22,9 +22,11 @@ use super::agents::{self, Acting};
 use super::budgets::{self, Spent};
 use super::credentials::{self, Obtained};
 use super::meters::RouteMeters;
+use super::placement::Seen;
 use super::record::Record;
 use super::rejection::Rejection;
-use super::{Shell, body, governance, local, stops, taint, tokens};
+use super::trial::Trial;
+use super::{Shell, body, governance, local, placement, stops, taint, tokens};
 
 /// Everything that was decided about a request that may go on. Made by [`admit`] and nowhere else.
 pub(super) struct Admitted {
@@ -50,6 +52,10 @@ pub(super) struct Admitted {
     pub(super) spent: Option<Spent>,
     /// Where it goes.
     pub(super) instance: Arc<Instance>,
+    /// What the routing rules have to do with it.
+    pub(super) path: Option<Path>,
+    /// What is learned from it of whoever answers.
+    pub(super) trial: Trial,
     /// What the server sees in place of the token.
     pub(super) credential: Option<Obtained>,
     /// The session id as the client sent it, when the request belongs to a session.
@@ -89,6 +95,7 @@ pub(super) async fn admit(
 ) -> Result<Admitted, Rejection> {
     let (route, meters) = route_of(shell, &world, client, record)?;
     let (caller, subject_token) = authenticate(shell, &route, &meters, client, record).await?;
+    placement::locate(&world, &caller, client, record);
     let agent = agents::acting(shell, &route, &caller, &subject_token, &client.req_header().headers, record).await?;
     stops::check_caller(shell, &caller, agent.as_ref())?;
     let ask = classify(shell, &world, &route, client, record).await?;
@@ -99,19 +106,16 @@ pub(super) async fn admit(
     let permits = decide(shell, &route, who, server_identity.as_deref(), &ask, client, record)?;
     governance::check(shell, &world, &route, &ask, record)?;
     stops::check_tools(shell, &route, &ask)?;
-    let facts = facts(agent.as_ref(), server_identity.as_deref(), ask.revision(), client, record);
-    let asked = Asked { caller: &caller, server: route.server.name(), messages: ask.messages(), facts: &facts };
-    let touch = taint::check(shell, &route, session.as_ref(), &asked)?;
-    let spent = budgets::spend(shell, &route, &meters, &ask, &asked).await?;
-    record.taint = touch;
-    let instance = pick(&route, session.as_ref(), record)?;
+    let seen = Seen { who, server_identity: server_identity.as_deref(), ask: &ask, client };
+    record.taint = taint::check(shell, &route, session.as_ref(), &seen, record)?;
+    let spent = budgets::spend(shell, &route, &meters, &seen, record).await?;
+    let placed = placement::pick(shell, &route, session.as_ref(), &seen, record)?;
     promise_record(shell, &world, record).await?;
     let credential = obtain(shell, &route, &meters, who, &permits, record).await?;
     let headers = &client.req_header().headers;
     Ok(Admitted {
         session_id: session.as_ref().and_then(|_session| headers.get(SESSION_ID).cloned()),
         world,
-        route,
         caller,
         subject_token,
         agent,
@@ -120,8 +124,11 @@ pub(super) async fn admit(
         session,
         permits,
         spent,
-        instance,
+        path: placed.path,
+        trial: Trial::new(&route, placed.turn, placed.path),
+        instance: placed.instance,
         credential,
+        route,
     })
 }
 
@@ -244,42 +251,19 @@ fn identify(shell: &Shell, route: &Route) -> Result<Option<Arc<ServerIdentity>>,
     }
 }
 
-/// What conditions may read of the request.
-fn facts<'a>(
-    agent: Option<&'a Acting>,
-    server_identity: Option<&'a ServerIdentity>,
-    revision: Revision,
-    client: &'a Client,
-    record: &'a Record,
-) -> Facts<'a> {
-    let head = client.req_header();
-    Facts {
-        now: record.arrived_at,
-        http_method: head.method.as_str(),
-        host: &record.host,
-        path: head.uri.path(),
-        headers: &head.headers,
-        client_ip: record.client_ip,
-        client_certificate: record.client_certificate().map(|certificate| &**certificate),
-        agent: agent.map(|agent| &*agent.identity),
-        server_identity,
-        body_bytes: record.bytes_in,
-        revision,
-    }
-}
-
 /// May they: every message needs a permit of its own.
 fn decide(
     shell: &Shell,
     route: &Route,
-    Who { caller, token, agent }: Who<'_>,
+    who: Who<'_>,
     server_identity: Option<&ServerIdentity>,
     ask: &Ask,
     client: &Client,
     record: &mut Record,
 ) -> Result<Permits, Rejection> {
     let Ask::Messages(request) = ask else { return Ok(Permits(Vec::new())) };
-    let facts = facts(agent, server_identity, request.revision, client, record);
+    let facts = Seen { who, server_identity, ask, client }.facts(record);
+    let Who { caller, token, agent } = who;
     let token = token.digest();
     let permits: Result<Vec<Permit>, Denial> = request
         .messages
@@ -306,22 +290,6 @@ fn decide(
             Err(challenge.map_or(Rejection::Denied, |challenge| Rejection::InsufficientScope { challenge }))
         }
     }
-}
-
-/// Where: the instance of the session, or any that takes new work.
-fn pick(route: &Route, session: Option<&Session>, record: &mut Record) -> Result<Arc<Instance>, Rejection> {
-    let pool = &route.server.pool;
-    let instance = match session {
-        // A request that belongs to an instance which is gone is never sent to another one.
-        Some(session) => pool
-            .named(&session.instance)
-            .filter(|instance| instance.is_healthy())
-            .cloned()
-            .ok_or(Rejection::UnknownSession)?,
-        None => pool.pick().ok_or(Rejection::NoHealthyInstance)?,
-    };
-    record.instance = Some(Arc::clone(&instance));
-    Ok(instance)
 }
 
 /// The place of the audit record, before anything is done that would have to be recorded.

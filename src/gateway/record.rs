@@ -42,6 +42,10 @@ pub(super) struct Record {
     /// The software that acts, once verified; whether it may act for the caller is another question.
     pub(super) agent: Option<Arc<AgentIdentity>>,
     pub(super) instance: Option<Arc<Instance>>,
+    /// Why there.
+    pub(super) routing: Option<audit::Routing>,
+    /// Where the caller is, when somebody wants to know and something says so.
+    pub(super) region: Option<Arc<str>>,
     pub(super) revision: Option<Revision>,
     pub(super) origin: Option<AllowedOrigin>,
     /// Lower case, with its port.
@@ -55,8 +59,10 @@ pub(super) struct Record {
     pub(super) arrived_at: UnixSeconds,
     /// Bytes of the request body.
     pub(super) bytes_in: usize,
-    started: Instant,
-    generation: u64,
+    /// When its head had come.
+    pub(super) started: Instant,
+    /// Which configuration decides.
+    pub(super) generation: u64,
     trace_id: Option<Arc<str>>,
     http_method: HttpMethod,
     mcp: Option<audit::Mcp>,
@@ -108,6 +114,8 @@ impl Record {
             caller: None,
             agent: None,
             instance: None,
+            routing: None,
+            region: None,
             revision: None,
             origin: None,
             host: Box::default(),
@@ -312,6 +320,7 @@ impl Record {
             mcp: self.mcp.clone(),
             arguments: self.arguments.clone(),
             decision: self.decision.clone(),
+            routing: self.routing.clone(),
             registry: None,
             act: None,
             credential: self.credential.clone(),

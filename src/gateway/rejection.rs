@@ -79,6 +79,8 @@ pub(crate) enum Rejection {
     },
     /// No instance of the server takes new work.
     NoHealthyInstance,
+    /// A strict routing rule is about it, and has no instance that takes work.
+    NoInstanceInRegion,
     /// No route has this path.
     NoRoute,
     /// The call is more than a budget allows.
@@ -167,6 +169,9 @@ impl Rejection {
             Self::MissingToken { .. } => (S::UNAUTHORIZED, "missing_token", "an access token is required"),
             Self::NoHealthyInstance => {
                 (S::SERVICE_UNAVAILABLE, "no_healthy_instance", "no instance of the server is available")
+            }
+            Self::NoInstanceInRegion => {
+                (S::SERVICE_UNAVAILABLE, "no_instance_in_region", "no instance is available where this request may go")
             }
             Self::NoRoute => (S::NOT_FOUND, "no_route", "nothing is served at this path"),
             Self::NotAcceptable => {

@@ -74,6 +74,8 @@ impl Gateway {
                 if has_no_body(head) {
                     forwarded.end();
                 }
+                let Admitted { trial, route, .. } = &mut forwarded.admitted;
+                trial.answered(&self.shell, route);
                 *head = clean;
                 let spent = forwarded.admitted.spent.iter();
                 spent.flat_map(Spent::headers).try_for_each(|(name, value)| head.insert_header(name, value))
@@ -116,6 +118,9 @@ impl Gateway {
         });
         match passed {
             Ok(passed) => {
+                if let Some(passed) = &passed {
+                    admitted.trial.look_at(passed);
+                }
                 *body = passed;
                 Ok(())
             }
@@ -393,6 +398,7 @@ fn with_filter<T>(
         agent: admitted.agent.as_ref().map(|agent| &*agent.identity),
         server_identity: admitted.server_identity.as_deref(),
         body_bytes: record.bytes_in,
+        region: record.region.as_deref(),
         revision: admitted.ask.revision(),
     };
     let quarantines = shell.live.quarantines();

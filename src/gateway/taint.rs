@@ -13,6 +13,8 @@ use crate::time::UnixSeconds;
 
 use super::Shell;
 use super::pipeline::SESSION_ID;
+use super::placement::Seen;
+use super::record::Record;
 use super::rejection::Rejection;
 
 /// Who is marked, and until when.
@@ -56,13 +58,17 @@ pub(super) fn check(
     shell: &Shell,
     route: &Route,
     session: Option<&Session>,
-    asked: &Asked<'_>,
+    seen: &Seen<'_>,
+    record: &Record,
 ) -> Result<Option<Touch>, Rejection> {
     let Some(taint) = &route.taint else { return Ok(None) };
-    let (is_source, is_sink) = (taint.has_source(asked.messages), taint.has_sink(asked.messages));
+    let messages = seen.ask.messages();
+    let (is_source, is_sink) = (taint.has_source(messages), taint.has_sink(messages));
     if !is_source && !is_sink {
         return Ok(None);
     }
+    let facts = seen.facts(record);
+    let asked = &seen.asked(route, &facts);
     let mut touch = None;
     let now = asked.facts.now;
     let mark = mark_of(taint, session.is_some(), asked);

@@ -102,6 +102,12 @@ impl Imagined {
         })
     }
 
+    /// Who they would be.
+    #[must_use]
+    pub fn principal(&self) -> &Principal {
+        &self.0.principal
+    }
+
     /// As rules see them.
     pub(crate) fn as_rules_see_them(&self) -> &Caller {
         &self.0

@@ -1,16 +1,16 @@
-//! Does a condition hold that stands outside the rules? One of a budget, of a taint.
+//! Does a condition hold that stands outside the rules of a route? One of a budget, a taint, a way to an instance.
 
 use std::fmt;
-use std::thread;
 
 use crate::identity::Caller;
 use crate::mcp::{Message, Target};
 
 use super::Facts;
-use super::cel::{Condition, Inputs};
-use super::compile::PARSER_STACK_BYTES;
+use super::cel::{Condition, Inputs, Stop};
+use super::compile::roomily;
 
-/// A condition in the language of `when`, compiled.
+/// A condition (CEL) that other parts of a configuration ask, in the same language and with the same variables as `when` in
+/// a rule. What follows from it, and from its having no answer, is theirs to say.
 pub struct When {
     source: Box<str>,
     condition: Condition,
@@ -23,29 +23,28 @@ pub struct Circumstances<'a> {
     pub caller: &'a Caller,
     /// Which server it is for.
     pub server: &'a str,
-    /// What is asked; none for a stream that somebody opens.
+    /// What is asked; none for a request without a body.
     pub message: Option<&'a Message>,
     /// The request it came in.
     pub facts: &'a Facts<'a>,
 }
 
-/// The condition does not fit the data, costs too much, or reads what is not there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the condition has no answer")]
-pub struct NoAnswer;
+/// Why a condition has no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoAnswer {
+    /// It does not fit the data, or took too long.
+    Error,
+    /// It reads a message where there is none: a request without a body.
+    Unknown,
+}
 
 impl When {
     /// Reads an expression.
     ///
     /// # Errors
-    /// A sentence with the position in the expression.
+    /// What is wrong with it, with its position: as for `when` in a rule.
     pub fn compile(source: &str) -> Result<Self, String> {
-        // The CEL parser takes more stack than a thread may have left; see `Policy::compile`.
-        let condition = thread::scope(|scope| {
-            let roomy = thread::Builder::new().name("policy-compiler".into()).stack_size(PARSER_STACK_BYTES);
-            let compiler = roomy.spawn_scoped(scope, || Condition::compile(source));
-            compiler.ok().and_then(|compiler| compiler.join().ok())
-        });
+        let condition = roomily(|| Condition::compile(source));
         let condition = condition.ok_or("the compiler of conditions could not run or has failed")?;
         Ok(Self { source: source.into(), condition: condition.map_err(|refused| refused.0)? })
     }
@@ -59,7 +58,12 @@ impl When {
         let tool = message.map_or("", |message| if let Target::Tool(name) = &message.target { name } else { "" });
         let method = message.and_then(Message::method);
         let inputs = Inputs { caller, server, tool, method, message, facts };
-        self.condition.holds(&inputs).map_err(|_stop| NoAnswer)
+        self.condition.holds(&inputs).map_err(|stop| match stop {
+            Stop::Unknown => NoAnswer::Unknown,
+            // Without a message, what is too much may have been cut short with it.
+            Stop::Exhausted if message.is_none() => NoAnswer::Unknown,
+            Stop::Error | Stop::Exhausted => NoAnswer::Error,
+        })
     }
 }
 

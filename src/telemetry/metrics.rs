@@ -4,6 +4,8 @@
 //! from the configuration become handles ([`RouteMetrics`], [`ServerMetrics`], [`IssuerMetrics`]) once per snapshot.
 //! A handle keeps its counters, so a request costs atomic additions and no look-up by label.
 
+mod routing;
+
 use std::collections::HashMap;
 use std::collections::HashSet;
 use std::fmt;
@@ -29,8 +31,12 @@ use crate::mcp::Method;
 use crate::policy::Effect;
 use crate::time::UnixSeconds;
 
+pub use routing::{Placement, RoutingMetrics};
+
 /// Every metric of the process, registered with one registry.
 pub struct Metrics {
+    /// Where requests go.
+    pub routing: RoutingMetrics,
     registry: Registry,
     requests: IntCounterVec,
     request_duration: HistogramVec,
@@ -420,6 +426,7 @@ impl Metrics {
                 &["reason"],
             )?,
             quarantines: gauge("quarantines", "Principals, agents and tools that are stopped.")?,
+            routing: RoutingMetrics::new(&registry)?,
             registry: registry.clone(),
         };
         registry.register(Box::new(ProcessCollector::for_self()))?;
@@ -1111,5 +1118,6 @@ mod tests {
         metrics.certificate_reloaded("0.0.0.0:443", ReloadOutcome::Applied);
         metrics.upstream_certificate_expires("tickets", UpstreamFile::Ca, UnixSeconds(1_800_000_000));
         metrics.upstream_certificates_reloaded("tickets", ReloadOutcome::Refused);
+        metrics.routing.exercise();
     }
 }

@@ -41,6 +41,7 @@ mod refusals;
 mod registry;
 mod reload;
 mod routing;
+mod routing_rules;
 mod sessions;
 mod streams;
 mod taint;

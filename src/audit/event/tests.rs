@@ -23,6 +23,8 @@ fn a_full_record_is_this_line() {
             r#""mcp":{"revision":"2025-11-25","method":"tools/call","name":"search","id":7},"#,
             r#""arguments":{"hmac_sha256":"42f994df0173d854a61dd6fc36bc7b7708700957f6bf1b6e3ba12b6ab92d24c1"},"#,
             r#""decision":{"effect":"allow","rule":"readers","reason":"rule"},"#,
+            r#""routing":{"rule":"canary","split":"v2","version":"v1","region":"eu\n","fell_back":true,"#,
+            r#""failed_rule":"broken"},"#,
             r#""registry":{"kind":"tool","name":"send\n<script>","digest":"00ff","state":"approved","cause":"changed","#,
             r#""findings":2,"note":"looked at it"},"#,
             r#""credential":{"mode":"token_exchange","audience":["tickets"],"scope":"tickets:read","cached":true},"#,
@@ -339,6 +341,14 @@ fn full() -> Event {
         }),
         arguments: Some(Arguments { hmac_sha256: Digest::of_arguments(&key(), b"{}") }),
         decision: Some(Decision { effect: Effect::Allow, rule: Some("readers".into()), reason: "rule" }),
+        routing: Some(Routing {
+            rule: Some("canary".into()),
+            split: Some("v2".into()),
+            version: Some("v1".into()),
+            region: Some("eu\n".into()),
+            fell_back: true,
+            failed_rule: Some("broken".into()),
+        }),
         registry: Some(Box::new(Registry {
             kind: Some("tool"),
             name: Some("send\n<script>".into()),

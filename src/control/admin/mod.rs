@@ -9,6 +9,7 @@ mod api;
 mod assets;
 mod guard;
 mod health;
+mod history;
 mod listener;
 mod metrics_page;
 mod problem;
@@ -41,10 +42,12 @@ use super::governance::Governance;
 use super::quarantine::QuarantineDesk;
 use super::reload::ReloadDesk;
 
+pub use history::Sampling;
 pub use listener::AdminListener;
 pub use metrics_page::MetricsPage;
 pub use signin::sessions::{InMemory, Sessions, sessions_of};
 
+use history::History;
 use problem::Problem;
 use signin::Attempts;
 use signin::provider::Provider;
@@ -98,6 +101,7 @@ pub struct Admin {
     process: u64,
     next_request: AtomicU64,
     streams: Arc<Semaphore>,
+    history: History,
     started: Instant,
 }
 
@@ -144,6 +148,7 @@ impl Admin {
             process: u64::from_be_bytes(process),
             next_request: AtomicU64::new(1),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+            history: History::default(),
             started: Instant::now(),
         })
     }

@@ -143,7 +143,8 @@ async fn read_lists(
     settings: &RegistrySettings,
     connector: &Connector,
 ) -> Result<Vec<Observed>, ReadError> {
-    let instance = server.pool.pick().ok_or(ReadError::NoInstance)?;
+    let now = std::time::Instant::now();
+    let (instance, _turn) = server.pool.pick(now).ok_or(ReadError::NoInstance)?;
     let Some(discovery) = &governed.discovery else { return Ok(Vec::new()) };
     let credential = match &discovery.credential {
         Plan::Static { header, secret } => {

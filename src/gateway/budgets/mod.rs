@@ -11,7 +11,7 @@ use http::{HeaderName, HeaderValue};
 
 use crate::config::BudgetsStore;
 use crate::policy::budget::meter::{Left, Meter};
-use crate::policy::budget::{self, Asked, Charge, LimitKind};
+use crate::policy::budget::{self, Charge, LimitKind};
 use crate::registry::Route;
 use crate::telemetry::metrics::Metrics;
 use crate::time::{Clock, UnixMicros};
@@ -19,6 +19,8 @@ use crate::time::{Clock, UnixMicros};
 use super::Shell;
 use super::meters::RouteMeters;
 use super::pipeline::Ask;
+use super::placement::Seen;
+use super::record::Record;
 use super::rejection::Rejection;
 use headers::{RateHeaders, seconds};
 use shared::{Lease, Shared, Verdict};
@@ -64,13 +66,13 @@ pub(super) async fn spend(
     shell: &Shell,
     route: &Route,
     meters: &RouteMeters,
-    ask: &Ask,
-    asked: &Asked<'_>,
+    seen: &Seen<'_>,
+    record: &Record,
 ) -> Result<Option<Spent>, Rejection> {
-    if route.budgets.is_empty() || matches!(ask, Ask::EndSession(_)) {
+    if route.budgets.is_empty() || matches!(seen.ask, Ask::EndSession(_)) {
         return Ok(None);
     }
-    let charges = budget::charges(&route.budgets, asked);
+    let charges = budget::charges(&route.budgets, &seen.asked(route, &seen.facts(record)));
     if charges.is_empty() {
         return Ok(None);
     }

@@ -130,6 +130,7 @@ variables! {
     Path = "request.path";
     Principal = "principal";
     ProtocolVersion = "request.protocol_version";
+    Region = "request.region";
     Scopes = "scopes" | "request.auth.jwt.scopes";
     Server = "tool.server" | "request.mcp.backend";
     ServerIdentity = "tool.server_identity";
@@ -165,6 +166,7 @@ impl Variable {
             | Self::Params
             | Self::Path
             | Self::ProtocolVersion
+            | Self::Region
             // It is renewed in the background.
             | Self::ServerIdentity => true,
         }

@@ -18,6 +18,7 @@ mod http1;
 mod http2;
 mod idp;
 mod mcp_server;
+mod mmdb;
 mod openapi;
 mod pieces;
 #[path = "../../../src/store/tests/postgres.rs"]
@@ -39,7 +40,8 @@ pub use gateway::{Gateway, Output, portcullis, write};
 pub use http1::{Connection, Event, Framing, Opened, Request, Response, open, send, send_raw};
 pub use http2::send_h2c;
 pub use idp::{Alg, Idp, Person, Token, now, random_word};
-pub use mcp_server::{McpServer, Reply, message_with_result};
+pub use mcp_server::{McpServer, Reply, Seen, message_with_result};
+pub use mmdb::mmdb;
 pub use openapi::Api;
 pub use raw_server::{RawRequest, RawServer, Then};
 pub use real::{RmcpServer, connect_rmcp};

@@ -22,6 +22,8 @@ use std::sync::Arc;
 
 use crate::audit::AdminEvent as Event;
 
+pub(super) use overview::Sample;
+
 use super::Admin;
 use super::access::{Access, Endpoint};
 use super::health;
@@ -33,6 +35,7 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
     read("/api/v1/me", Access::SignedIn, || get(me::show)),
     write("/api/v1/signout", Access::SignedIn, Event::SignOut, || post(me::sign_out)),
     read("/api/v1/overview", Access::Read, || get(overview::show)),
+    read("/api/v1/overview/history", Access::Read, || get(overview::history)),
     read("/api/v1/instances", Access::Read, || get(instances::list)),
     read("/api/v1/agents", Access::Read, || get(agents::list)),
     read("/api/v1/sessions", Access::Read, || get(sessions::list)),
