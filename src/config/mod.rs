@@ -299,6 +299,8 @@ pub struct RoleGroups {
 pub struct BudgetsStore {
     /// `redis://` or `rediss://`, with the password.
     pub url: Secret<String>,
+    /// PEM bundle of private authorities, instead of the system's; for `rediss://`.
+    pub ca: Option<PathBuf>,
     /// What every key begins with. Default: portcullis.
     pub prefix: Box<str>,
     /// How long one request waits for an answer; then its budgets are counted here. Default: 50 ms.

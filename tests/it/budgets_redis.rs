@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::{Conf, Gateway, Idp, McpServer, Redis, poll_until, usual};
+use crate::support::{Authority, Conf, Gateway, Idp, McpServer, Redis, TlsFront, poll_until, usual};
 
 /// Two gateways on one Redis, in front of one server.
 struct Pair {
@@ -186,6 +186,29 @@ fn a_redis_that_does_not_answer_holds_up_nobody_for_long() {
     assert!(took < Duration::from_secs(4), "{took:?}");
     let reasons = gateway.metric("portcullis_budget_store_fallbacks_total", &["reason=\"timeout\""]);
     assert!(reasons >= 1.0);
+}
+
+/// The password of Redis goes over TLS, to whom the operator trusts and nobody else.
+#[test]
+fn redis_is_reached_over_tls_and_an_impostor_is_not() {
+    let Some(redis) = Redis::start() else { return };
+    let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
+    let (idp, tickets) = (Idp::start(), McpServer::start().tool("read").tool("close"));
+    for (authority, trusted) in [(&ours, true), (&theirs, false)] {
+        let front = TlsFront::start(redis.address(), &authority.server(&["127.0.0.1"]), None);
+        let conf = counting_together(usual(&idp, &tickets), &redis)
+            .file("redis.url", &Redis::url_behind(&front), 0o600)
+            .file("redis-ca.pem", ours.pem(), 0o644)
+            .set("budgets_store.redis.ca", "DIR/redis-ca.pem")
+            .set("budgets", json!([{ "name": "b", "calls": "100 per day" }]));
+        let gateway = Gateway::start(conf);
+        let said = if trusted { "Connected to Redis" } else { "Redis cannot be reached" };
+        poll_until(said, || gateway.log().contains(said).then_some(()));
+        let caller = gateway.caller(idp.token().scope("tickets:read"));
+        assert_eq!(caller.call("read", json!({})).status(), 200);
+        assert_eq!(gateway.metric("portcullis_budget_store_fallbacks_total", &[]) == 0.0, trusted);
+        assert_eq!(front.accepted() > 0, trusted);
+    }
 }
 
 /// A gateway starts and serves while Redis is not there yet.

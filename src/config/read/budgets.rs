@@ -6,8 +6,9 @@ use std::time::Duration;
 use super::reference;
 use crate::config::BudgetsStore;
 use crate::config::fields::{Fields, Value};
+use crate::config::pem;
 use crate::config::problem::Complaint;
-use crate::config::secrets::{self, Look};
+use crate::config::secrets::{self, Keep, Look};
 use crate::config::values::{self, quote};
 use crate::config::yaml::Kind;
 use crate::mcp::Method;
@@ -207,10 +208,11 @@ pub(super) fn store(value: &Value<'_>, look: Look<'_>) -> Option<BudgetsStore> {
         fields.required("redis", |v| {
             v.map(|fields| {
                 let url = fields.required("url", |v| redis_url(v, look));
+                let ca = fields.optional("ca", |v| secrets::pem(v, look, Keep::Public, pem::authorities));
                 let prefix = fields.or("prefix", "portcullis".into(), |v| v.parse(values::name).map(Box::from));
                 let timeout = fields
                     .or("timeout", Duration::from_millis(50), |v| v.duration(Duration::from_millis(1)..=seconds(10)));
-                Some(BudgetsStore { url: url?, prefix: prefix?, timeout: timeout? })
+                Some(BudgetsStore { url: url?, ca: ca?.map(|(path, _)| path), prefix: prefix?, timeout: timeout? })
             })
         })
     })

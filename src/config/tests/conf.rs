@@ -81,6 +81,7 @@ fn machine() -> Fake {
         ("tls/key.pem", &*private_key),
         ("tls/clients.pem", &*certificate),
         ("saas/ca.pem", &*certificate),
+        ("redis/ca.pem", &*certificate),
         ("saas/client.pem", &*certificate),
         ("saas/client.key", &*private_key),
         ("robots.jwks.json", "s3cr3t-of-the-test"),

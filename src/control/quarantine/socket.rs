@@ -132,7 +132,12 @@ async fn serve(mut stream: UnixStream, owner: u32, desk: &QuarantineDesk) -> std
     let mut line = serde_json::to_vec(&reply).unwrap_or_default();
     line.push(b'\n');
     stream.write_all(&line).await?;
-    stream.shutdown().await
+    stream.shutdown().await?;
+    // What nobody has read would turn the end of the connection into a reset, and the answer would be lost.
+    let mut unread = [0; 1024];
+    let drained = async { while stream.read(&mut unread).await.is_ok_and(|bytes| bytes > 0) {} };
+    let _goes_on_sending = timeout(DRAIN_MAX, drained).await;
+    Ok(())
 }
 
 async fn answer(stream: &mut UnixStream, desk: &QuarantineDesk, user: u32) -> std::io::Result<Reply> {
@@ -159,6 +164,9 @@ const EXPIRE_EVERY: Duration = Duration::from_secs(1);
 
 /// How long one connection may take.
 const CONNECTION_MAX: Duration = Duration::from_secs(15);
+
+/// How long a connection may go on sending what nobody wants to know.
+const DRAIN_MAX: Duration = Duration::from_millis(500);
 
 /// Connections at once.
 const CONNECTIONS_MAX: usize = 16;

@@ -16,7 +16,7 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use dashmap::DashMap;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, RedisError, Script};
+use redis::{AsyncConnectionConfig, Client, RedisError, Script, TlsCertificates};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, interval, timeout};
@@ -75,7 +75,7 @@ enum Errand {
 impl Shared {
     /// Starts the thread of the connection. None, with a word in the log, when that cannot be: the gateway counts alone.
     pub(super) fn start(store: &BudgetsStore, metrics: Arc<Metrics>) -> Option<Arc<Self>> {
-        let client = match Client::open(store.url.expose().as_str()) {
+        let client = match open(store) {
             Ok(client) => client,
             Err(error) => {
                 error!(
@@ -213,6 +213,17 @@ impl Shared {
 
     fn member(&self, lease: u64) -> String {
         format!("{:016x}.{lease}", self.process)
+    }
+}
+
+fn open(store: &BudgetsStore) -> Result<Client, RedisError> {
+    let url = store.url.expose().as_str();
+    match &store.ca {
+        Some(ca) => {
+            let root_cert = Some(std::fs::read(ca)?);
+            Client::build_with_tls(url, TlsCertificates { client_tls: None, root_cert })
+        }
+        None => Client::open(url),
     }
 }
 

@@ -1,11 +1,11 @@
 //! A Redis server of a test's own, from Debian's package.
 
 use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use super::poll_until;
+use super::{TlsFront, poll_until};
 
 /// A server on a loopback port of its own, which keeps nothing on disk.
 pub struct Redis {
@@ -30,6 +30,15 @@ impl Redis {
 
     pub fn url(&self) -> String {
         format!("redis://:{PASSWORD}@127.0.0.1:{}/0", self.port)
+    }
+
+    /// Where it is reached over TLS, behind this front.
+    pub fn url_behind(front: &TlsFront) -> String {
+        format!("rediss://:{PASSWORD}@127.0.0.1:{}/0", front.address().port())
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        ([127, 0, 0, 1], self.port).into()
     }
 
     /// Ends it at once.
