@@ -68,17 +68,18 @@
 //! identity: time
 //! credential: secret, time
 //! policy: identity, mcp, time
+//! content: mcp, policy, secret
 //! session: identity, secret, time
-//! config: credential, identity, mcp, policy, secret
+//! config: content, credential, identity, mcp, policy, secret
 //! routing:
-//! registry: config, credential, identity, mcp, policy, routing, time
-//! audit: credential, identity, mcp, policy
+//! registry: config, content, credential, identity, mcp, policy, routing, time
+//! audit: content, credential, identity, mcp, policy
 //! snapshot: config, registry, session
 //! net: config, identity, registry, secret, time
 //! store: config, mcp, registry, secret, time
 //! telemetry: audit, config, credential, mcp, policy, time
-//! gateway: audit, config, credential, identity, lifecycle, mcp, net, policy, registry, routing, secret, session, snapshot, telemetry, time
-//! control: audit, config, credential, identity, lifecycle, mcp, net, policy, registry, routing, secret, session, snapshot, store, telemetry, time
+//! gateway: audit, config, content, credential, identity, lifecycle, mcp, net, policy, registry, routing, secret, session, snapshot, telemetry, time
+//! control: audit, config, content, credential, identity, lifecycle, mcp, net, policy, registry, routing, secret, session, snapshot, store, telemetry, time
 //! demo: secret, time
 //! cli: config, secret
 //! app: cli, config, control, demo, gateway, lifecycle, net, snapshot, store, telemetry, time
@@ -92,6 +93,7 @@ pub mod cli;
 // ── The core: rules only. No clock, randomness, sockets, files, tasks, logs. ──
 pub mod audit;
 pub mod config;
+pub mod content;
 pub mod credential;
 pub mod identity;
 pub mod mcp;

@@ -3,6 +3,7 @@
 mod agents;
 mod annotations;
 mod body;
+mod content;
 mod credentials;
 mod decisions;
 pub mod door;

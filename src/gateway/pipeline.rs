@@ -22,7 +22,7 @@ use super::credentials::{self, Obtained};
 use super::meters::RouteMeters;
 use super::record::Record;
 use super::rejection::Rejection;
-use super::{Shell, body, governance, local, tokens};
+use super::{Shell, body, content, governance, local, tokens};
 
 /// Everything that was decided about a request that may go on. Made by [`admit`] and nowhere else.
 pub(super) struct Admitted {
@@ -92,6 +92,7 @@ pub(super) async fn admit(
     let server_identity = identify(shell, &route)?;
     let who = Who { caller: &caller, token: &subject_token, agent: agent.as_ref() };
     let permits = decide(shell, &route, who, server_identity.as_deref(), &ask, client, record)?;
+    content::check(&route, who, server_identity.as_deref(), &ask, client, record)?;
     governance::check(shell, &world, &route, &ask, record)?;
     let instance = pick(&route, session.as_ref(), record)?;
     promise_record(shell, &world, record).await?;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::config::{IssuerConfig, RouteConfig};
+use crate::content::Plan;
 use crate::identity::challenge::Challenges;
 use crate::identity::{IssuerPolicy, KeySource};
 use crate::policy::Policy;
@@ -25,6 +26,8 @@ pub struct Route {
     pub agents: Option<RouteAgents>,
     /// Who may do what.
     pub policy: Policy,
+    /// What may come back; `None`: whatever does.
+    pub content: Option<Arc<Plan>>,
     /// `WWW-Authenticate` of its refusals.
     pub challenges: Challenges,
 }

@@ -64,6 +64,7 @@ pub struct Metrics {
     registry_reads: IntCounterVec,
     registry_observations_dropped: IntCounter,
     registry_store_up: IntGauge,
+    content_filtered: IntCounterVec,
 }
 
 /// What a request asked, as far as a label may say.
@@ -386,6 +387,11 @@ impl Metrics {
                 dropped
             },
             registry_store_up: gauge("registry_store_up", "Whether the store of the registry answers: 1 or 0.")?,
+            content_filtered: counters(
+                "content_filtered_total",
+                "What rules about content did with answers.",
+                &["route", "rule", "action"],
+            )?,
             registry: registry.clone(),
         };
         registry.register(Box::new(ProcessCollector::for_self()))?;
@@ -587,6 +593,12 @@ impl Metrics {
     /// Whether the store answers.
     pub fn registry_store_up(&self, up: bool) {
         self.registry_store_up.set(i64::from(up));
+    }
+
+    /// A rule about content did something `count` times. Route and rule are from the configuration, `action` is one of a
+    /// fixed set.
+    pub fn content_filtered(&self, route: &str, rule: &str, action: &'static str, count: u64) {
+        self.content_filtered.with_label_values(&[route, rule, action]).inc_by(count);
     }
 
     /// Records written to one kind of sink.
