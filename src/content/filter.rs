@@ -116,13 +116,7 @@ impl<'p> Reader<'p> {
     ///
     /// # Errors
     /// Why it does not pass.
-    pub(super) fn answer(
-        self,
-        tree: &Tree<'_>,
-        message: Id,
-        set: u64,
-        tally: &mut Tally,
-    ) -> Result<Judged, Refusal> {
+    pub(super) fn answer(self, tree: &Tree<'_>, message: Id, set: u64, tally: &mut Tally) -> Result<Judged, Refusal> {
         let result = tree.member(message, "result");
         let error = tree.member(message, "error");
         let protection = |(_, rule): &(usize, &Rule)| {

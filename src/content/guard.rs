@@ -62,7 +62,9 @@ fn may_lead_to(target: &str, hosts: &[Box<str>]) -> bool {
         .collect();
     let target = target.trim();
     let after_scheme = match target.split_once(':') {
-        Some((scheme, rest)) if scheme.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.')) => {
+        Some((scheme, rest))
+            if scheme.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.')) =>
+        {
             match scheme {
                 "http" | "https" => rest,
                 "mailto" | "tel" => return true,

@@ -50,6 +50,9 @@ fn is_open(dfa: &DFA, cache: &mut Cache, text: &str, at: usize) -> bool {
     true
 }
 
+/// None for an expression that cannot be followed.
+type Automaton = Option<(DFA, Cache)>;
+
 /// Fewer bytes than this are not worth keeping an event back.
 const BEGUN_BYTES: usize = 4;
 
@@ -61,7 +64,7 @@ const AUTOMATA_MAX: usize = 64;
 
 thread_local! {
     /// Made when first asked for: only streams of progress messages need one.
-    static AUTOMATA: RefCell<HashMap<Box<str>, Option<(DFA, Cache)>>> = RefCell::default();
+    static AUTOMATA: RefCell<HashMap<Box<str>, Automaton>> = RefCell::default();
 }
 
 #[cfg(test)]

@@ -208,8 +208,7 @@ impl Filter {
         if set.is_empty() {
             return Ok(Vec::new());
         }
-        let reader =
-            Reader { rules: &self.plan.rules, is_encrypted: self.is_encrypted, nonce: &self.nonce };
+        let reader = Reader { rules: &self.plan.rules, is_encrypted: self.is_encrypted, nonce: &self.nonce };
         match reader.answer(tree, message, set.0, &mut self.tally) {
             Ok(judged) => {
                 edits.append(judged.edits);
@@ -225,8 +224,7 @@ impl Filter {
 
     /// Judges what the server says besides its answers; gives its texts that may go on in another message.
     pub(super) fn told(&mut self, tree: &Tree<'_>, message: Id, edits: &mut Edits) -> Vec<super::slots::Slot> {
-        let reader =
-            Reader { rules: &self.plan.rules, is_encrypted: self.is_encrypted, nonce: &self.nonce };
+        let reader = Reader { rules: &self.plan.rules, is_encrypted: self.is_encrypted, nonce: &self.nonce };
         let judged = reader.told(tree, message, self.told.0, &mut self.tally);
         edits.append(judged.edits);
         judged.slots
@@ -234,15 +232,13 @@ impl Filter {
 
     /// Judges a text of an event that is no message.
     pub(super) fn plain(&mut self, text: &str) -> Option<Vec<u8>> {
-        let reader =
-            Reader { rules: &self.plan.rules, is_encrypted: self.is_encrypted, nonce: &self.nonce };
+        let reader = Reader { rules: &self.plan.rules, is_encrypted: self.is_encrypted, nonce: &self.nonce };
         reader.plain(text, self.told.0, &mut self.tally)
     }
 
     /// Puts down and counts what is changed in texts that nothing can change any more.
     pub(super) fn settle(&mut self, slots: Vec<super::slots::Slot>, edits: &mut Edits) {
-        let reader =
-            Reader { rules: &self.plan.rules, is_encrypted: self.is_encrypted, nonce: &self.nonce };
+        let reader = Reader { rules: &self.plan.rules, is_encrypted: self.is_encrypted, nonce: &self.nonce };
         reader.settle(slots, edits, &mut self.tally);
     }
 

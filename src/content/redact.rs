@@ -153,12 +153,7 @@ mod tests {
     fn rule(detectors: &[Detector], patterns: Vec<Pattern>, with: Replacement) -> Arc<Rule> {
         let redact =
             Redact { detectors: Detectors::of(detectors), patterns: patterns.into(), with, places: Places::ALL };
-        Arc::new(Rule {
-            name: "r".into(),
-            about: About::default(),
-            unless: None,
-            action: Action::Redact(redact),
-        })
+        Arc::new(Rule { name: "r".into(), about: About::default(), unless: None, action: Action::Redact(redact) })
     }
 
     fn redacted(rules: &[Arc<Rule>], text: &str) -> String {

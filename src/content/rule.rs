@@ -134,9 +134,12 @@ impl Pattern {
             return Err(format!("the expression has {} bytes, {PATTERN_BYTES_MAX} are the most", expression.len()));
         }
         let regex = regex::RegexBuilder::new(expression).size_limit(PATTERN_COMPILED_BYTES_MAX).build();
-        let regex = regex.map_err(|error| match error {
-            regex::Error::CompiledTooBig(_) => "the expression is too large".to_owned(),
-            other => other.to_string().lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned(),
+        let regex = regex.map_err(|error| {
+            if matches!(error, regex::Error::CompiledTooBig(_)) {
+                return "the expression is too large".to_owned();
+            }
+            let text = error.to_string();
+            text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
         })?;
         if regex.is_match("") {
             return Err("the expression matches the empty text, which is everywhere".to_owned());

@@ -254,7 +254,8 @@ fn changes_in_json(
     let text = tree.raw(tree.root());
     let offset = tree.place(tree.root()).start;
     for found in matches {
-        let is_inside = |change: &Change| change.range.start <= found.range.start && found.range.end <= change.range.end;
+        let is_inside =
+            |change: &Change| change.range.start <= found.range.start && found.range.end <= change.range.end;
         if changes.iter().any(is_inside) {
             continue;
         }

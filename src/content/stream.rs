@@ -58,7 +58,10 @@ impl Filter {
             if event.id.is_none() || self.stream.held.is_empty() {
                 out.push(piece.raw);
             } else {
-                self.hold(Held { piece, data: Bytes::new(), edits: Edits::default(), slots: Vec::new(), is_open: false }, out);
+                self.hold(
+                    Held { piece, data: Bytes::new(), edits: Edits::default(), slots: Vec::new(), is_open: false },
+                    out,
+                );
             }
             return Ok(());
         };
@@ -67,7 +70,10 @@ impl Filter {
             let text = std::str::from_utf8(&data).map_err(|_| Unreadable)?;
             let changed = self.plain(text);
             let piece = changed.map_or_else(|| piece.clone(), |data| piece.changed(&data));
-            self.hold(Held { piece, data: Bytes::new(), edits: Edits::default(), slots: Vec::new(), is_open: false }, out);
+            self.hold(
+                Held { piece, data: Bytes::new(), edits: Edits::default(), slots: Vec::new(), is_open: false },
+                out,
+            );
             return Ok(());
         }
         let tree = Tree::read(&data).map_err(|_strict| Unreadable)?;

@@ -131,12 +131,7 @@ struct Growing {
 
 impl Growing {
     /// Reads one value and all that is in it; no deeper than [`DEPTH_MAX`].
-    fn value(
-        &mut self,
-        reader: &mut Reader<'_>,
-        parent: usize,
-        key: Option<Range<usize>>,
-    ) -> Result<(), JsonError> {
+    fn value(&mut self, reader: &mut Reader<'_>, parent: usize, key: Option<Range<usize>>) -> Result<(), JsonError> {
         let at = self.nodes.len();
         if at >= NODES_MAX {
             self.is_full = true;

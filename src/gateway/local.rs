@@ -106,7 +106,9 @@ pub(super) fn is_forwarded_over_tls(config: &Config, head: &RequestHeader, peer:
         config.trusted_proxies.iter().any(|range| range.contains(&ip))
     });
     let mut says = head.headers.get_all("x-forwarded-proto").iter();
-    is_trusted && says.next().is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"https")) && says.next().is_none()
+    is_trusted
+        && says.next().is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"https"))
+        && says.next().is_none()
 }
 
 /// The address of the client: the peer's, or what a trusted proxy says it is. From anyone else `X-Forwarded-For` is

@@ -24,6 +24,7 @@ mod bodies;
 mod calls;
 mod cli;
 mod connections;
+mod content;
 mod credentials;
 mod framing;
 mod http2;

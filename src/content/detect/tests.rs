@@ -120,11 +120,21 @@ fn labelled() -> Vec<(Detector, String)> {
     corpus.push((Detector::Jwt, "eyJhbGciOiJub25lIn0.eyJzdWIiOiJhbGljZSJ9.".to_owned()));
     let encrypted = "eyJhbGciOiJSU0EtT0FFUCIsImVuYyI6IkEyNTZHQ00ifQ.OKOawDo13gRp2ojaHV7.48V1_ALb6US04U3b.5eym8TW_c8Su.XFBoMYUZodetZdvTiFvSkQ";
     corpus.push((Detector::Jwt, encrypted.to_owned()));
-    for label in ["PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY", "OPENSSH PRIVATE KEY", "ENCRYPTED PRIVATE KEY", "PGP PRIVATE KEY BLOCK"]
-    {
+    for label in [
+        "PRIVATE KEY",
+        "RSA PRIVATE KEY",
+        "EC PRIVATE KEY",
+        "OPENSSH PRIVATE KEY",
+        "ENCRYPTED PRIVATE KEY",
+        "PGP PRIVATE KEY BLOCK",
+    ] {
         corpus.push((
             Detector::PrivateKey,
-            format!("-----BEGIN {label}-----\nMIIEvQIBADANBgkq{}\n{}==\n-----END {label}-----", letters(48), letters(60)),
+            format!(
+                "-----BEGIN {label}-----\nMIIEvQIBADANBgkq{}\n{}==\n-----END {label}-----",
+                letters(48),
+                letters(60)
+            ),
         ));
     }
     corpus
@@ -171,8 +181,15 @@ fn what_only_looks_like_something_is_left_alone() {
     for (what, texts) in [
         (
             Detector::Email,
-            &["alice at example.com", "@example.com", "alice@", "alice@localhost", "icon@2x.png", "pkg@1.2.3", "@app.route"]
-                as &[&str],
+            &[
+                "alice at example.com",
+                "@example.com",
+                "alice@",
+                "alice@localhost",
+                "icon@2x.png",
+                "pkg@1.2.3",
+                "@app.route",
+            ] as &[&str],
         ),
         (
             Detector::Card,
@@ -188,13 +205,71 @@ fn what_only_looks_like_something_is_left_alone() {
                 "1785300000000000000",
             ],
         ),
-        (Detector::Iban, &["DE89 3704 0044 0532 0130 01", "XX89370400440532013000", "ab12cdef3456", "DE8937040044053201300"]),
-        (Detector::UsSsn, &["000-12-3456", "666-12-3456", "912-12-3456", "123-00-4567", "123-45-0000", "1123-45-6789", "123-45-67890", "123456789"]),
-        (Detector::Ip, &["1.2.3", "256.1.1.1", "1.2.3.4.5", "v1.2.3.4", "12:34:56", "aa:bb:cc:dd:ee:ff", "std::string", "abc::def", "a.b.c.d"]),
-        (Detector::Phone, &["2026-07-28", "555-0123", "5551234567", "012-345-6789", "+12", "1.234.567", "100-200-3000-4000", "20260728102030"]),
-        (Detector::Jwt, &["eyJhbGciOiJIUzI1NiJ9", "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOjF9", "eyJub3QiOiJqb3NlIn0.eyJzdWIiOjF9.sig", "eyJ.a.b"]),
-        (Detector::PrivateKey, &["-----BEGIN CERTIFICATE-----\nMII\n-----END CERTIFICATE-----", "-----BEGIN PUBLIC KEY-----", "PRIVATE KEY"]),
-        (Detector::AwsKey, &["AKIAIOSFODNN7EXAMPL", "AKIAIOSFODNN7EXAMPLEX", "xAKIAIOSFODNN7EXAMPLE", "secret_access_key = short"]),
+        (
+            Detector::Iban,
+            &["DE89 3704 0044 0532 0130 01", "XX89370400440532013000", "ab12cdef3456", "DE8937040044053201300"],
+        ),
+        (
+            Detector::UsSsn,
+            &[
+                "000-12-3456",
+                "666-12-3456",
+                "912-12-3456",
+                "123-00-4567",
+                "123-45-0000",
+                "1123-45-6789",
+                "123-45-67890",
+                "123456789",
+            ],
+        ),
+        (
+            Detector::Ip,
+            &[
+                "1.2.3",
+                "256.1.1.1",
+                "1.2.3.4.5",
+                "v1.2.3.4",
+                "12:34:56",
+                "aa:bb:cc:dd:ee:ff",
+                "std::string",
+                "abc::def",
+                "a.b.c.d",
+            ],
+        ),
+        (
+            Detector::Phone,
+            &[
+                "2026-07-28",
+                "555-0123",
+                "5551234567",
+                "012-345-6789",
+                "+12",
+                "1.234.567",
+                "100-200-3000-4000",
+                "20260728102030",
+            ],
+        ),
+        (
+            Detector::Jwt,
+            &[
+                "eyJhbGciOiJIUzI1NiJ9",
+                "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOjF9",
+                "eyJub3QiOiJqb3NlIn0.eyJzdWIiOjF9.sig",
+                "eyJ.a.b",
+            ],
+        ),
+        (
+            Detector::PrivateKey,
+            &[
+                "-----BEGIN CERTIFICATE-----\nMII\n-----END CERTIFICATE-----",
+                "-----BEGIN PUBLIC KEY-----",
+                "PRIVATE KEY",
+            ],
+        ),
+        (
+            Detector::AwsKey,
+            &["AKIAIOSFODNN7EXAMPL", "AKIAIOSFODNN7EXAMPLEX", "xAKIAIOSFODNN7EXAMPLE", "secret_access_key = short"],
+        ),
         (Detector::GitHubToken, &["ghp_short", "ghp_", "xghp_aB3dE5gH7jK9aB3dE5gH7jK9aB3dE5gH7jK9"]),
         (Detector::SlackToken, &["xoxb-short", "xoxb", "hooks.slack.com/help", "hooks.slack.com/services/"]),
         (Detector::GoogleKey, &["AIzaShort", "ya29.short", "GOCSPX-"]),
@@ -211,7 +286,9 @@ fn what_only_looks_like_something_is_left_alone() {
 #[test]
 fn a_secret_access_key_is_found_by_its_name() {
     let key = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
-    for before in ["aws_secret_access_key = ", "AWS_SECRET_ACCESS_KEY=", "\"SecretAccessKey\": \"", "secret-access-key:\t'"] {
+    for before in
+        ["aws_secret_access_key = ", "AWS_SECRET_ACCESS_KEY=", "\"SecretAccessKey\": \"", "secret-access-key:\t'"]
+    {
         let text = format!("{before}{key}\n");
         let mut found = Vec::new();
         find(&text, Detectors::of(&[Detector::AwsKey]), &mut found);
@@ -308,7 +385,20 @@ proptest! {
 /// Hostile texts take time in proportion to their length: ten times as long, not a hundred.
 #[test]
 fn texts_made_to_be_slow_are_not() {
-    for part in ["eyJ", "-----BEGIN PRIVATE KEY-----", "a@", "1.1.1.", "4111 ", "::", "ghp_", "DE89 3704 ", "+1 ", "eyJa.", "xoxb-", "secretkey="] {
+    for part in [
+        "eyJ",
+        "-----BEGIN PRIVATE KEY-----",
+        "a@",
+        "1.1.1.",
+        "4111 ",
+        "::",
+        "ghp_",
+        "DE89 3704 ",
+        "+1 ",
+        "eyJa.",
+        "xoxb-",
+        "secretkey=",
+    ] {
         let time = |count: usize| {
             let text = part.repeat(count);
             let started = std::time::Instant::now();

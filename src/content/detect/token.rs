@@ -101,7 +101,8 @@ fn is_jose_header(part: &str) -> bool {
 /// text: what follows is the key. The anchor is `-----BEGIN`.
 pub(super) fn private_key(text: &str, end: usize) -> Option<Range<usize>> {
     let start = end.checked_sub(BEGIN.len())?;
-    let label = run(text, end, LABEL_BYTES_MAX, |byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b' ');
+    let label =
+        run(text, end, LABEL_BYTES_MAX, |byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b' ');
     let label_end = end + label;
     let name = text.get(end..label_end)?.trim();
     let is_private = name.ends_with("PRIVATE KEY") || name.ends_with("PRIVATE KEY BLOCK");
@@ -129,7 +130,10 @@ pub(super) fn open_end(text: &str, wanted: Detectors) -> Option<usize> {
         (Detector::GitHubToken, &["ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_"]),
         (Detector::GoogleKey, &["AIza", "ya29.", "GOCSPX-"]),
         (Detector::Jwt, &["eyJ"]),
-        (Detector::SlackToken, &["xoxa-", "xoxb-", "xoxc-", "xoxd-", "xoxe-", "xoxo-", "xoxp-", "xoxr-", "xoxs-", "xapp-", HOOKS]),
+        (
+            Detector::SlackToken,
+            &["xoxa-", "xoxb-", "xoxc-", "xoxd-", "xoxe-", "xoxo-", "xoxp-", "xoxr-", "xoxs-", "xapp-", HOOKS],
+        ),
     ];
     let begun = prefixes.iter().filter(|(detector, _)| wanted.has(*detector)).flat_map(|(_, prefixes)| *prefixes);
     let mut places: Vec<usize> =
@@ -137,7 +141,8 @@ pub(super) fn open_end(text: &str, wanted: Detectors) -> Option<usize> {
     if wanted.has(Detector::AwsKey) && last.len() >= 4 && last.len() <= 40 {
         let before = text.get(..start)?.trim_end_matches([' ', '\t', '"', '\'', '=', ':', '>', '\\']);
         let name = before.get(before.len().saturating_sub(17)..).unwrap_or_default().to_ascii_lowercase();
-        let is_named = ["secret_access_key", "secretaccesskey", "secret-access-key", "secret_key", "secretkey", "secret-key"];
+        let is_named =
+            ["secret_access_key", "secretaccesskey", "secret-access-key", "secret_key", "secretkey", "secret-key"];
         if before.len() < start && is_named.iter().any(|ending| name.ends_with(ending)) {
             places.push(0);
         }
