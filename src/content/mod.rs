@@ -23,6 +23,6 @@ pub mod unseen;
 mod tests;
 
 pub use filter::{Done, MARK, Refusal};
-pub use plan::{Filter, Plan, RULES_MAX, Refuse, RuleSet, Unreadable};
+pub use plan::{Answered, Filter, Plan, RULES_MAX, Refuse, RuleSet, Unreadable, answered};
 pub use rule::Rule;
 pub use stream::{HELD_BYTES_MAX, HELD_EVENTS_MAX};

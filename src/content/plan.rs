@@ -250,6 +250,25 @@ impl Filter {
     }
 }
 
+/// Which requests a text answers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answered {
+    /// Their ids, as JSON text; `null` for an answer that names none.
+    pub ids: Vec<Box<str>>,
+    /// Whether they are answered by a batch.
+    pub is_batch: bool,
+}
+
+/// Which requests a message, or a batch of messages, answers; none when there is no answer in it.
+#[must_use]
+pub fn answered(text: &[u8]) -> Option<Answered> {
+    let tree = Tree::read(text).ok()?;
+    let answers = messages(&tree).into_iter().filter(|message| filter::is_answer(&tree, *message));
+    let ids: Vec<Box<str>> =
+        answers.map(|message| tree.member(message, "id").map_or("null", |id| tree.raw(id)).into()).collect();
+    (!ids.is_empty()).then(|| Answered { ids, is_batch: tree.kind(tree.root()) == Kind::Array })
+}
+
 /// One message, or those of a batch.
 pub(super) fn messages(tree: &Tree<'_>) -> Vec<Id> {
     let root = tree.root();

@@ -8,7 +8,7 @@ use pingora_proxy::Session as Client;
 use ring::rand::SecureRandom as _;
 
 use crate::content::rule::Protection;
-use crate::content::{Filter, Plan, Refusal, RuleSet};
+use crate::content::{Filter, Plan, Refusal, RuleSet, Unreadable};
 use crate::identity::agent::ServerIdentity;
 use crate::mcp::sse::Piece;
 use crate::mcp::{Message, RequestId, Target};
@@ -16,6 +16,7 @@ use crate::policy::Facts;
 use crate::registry::Route;
 
 use super::Shell;
+use super::outside::Outside;
 use super::pipeline::{Admitted, Ask, Who};
 use super::record::Record;
 use super::rejection::Rejection;
@@ -61,9 +62,21 @@ pub(super) fn check(
     }
 }
 
+/// What the events at hand are the last of.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct IsLast {
+    /// Nothing more comes.
+    pub(super) of_stream: bool,
+    /// Every request is answered.
+    pub(super) of_answers: bool,
+}
+
 /// What sees the answer to one request.
 pub(super) struct Filtering {
-    pub(super) filter: Filter,
+    /// The rules of our own.
+    pub(super) filter: Option<Filter>,
+    /// And those of others.
+    pub(super) outside: Option<Outside>,
     /// Nobody may store it on the way.
     pub(super) is_sensitive: bool,
 }
@@ -92,25 +105,33 @@ impl Filtering {
         // Without it a server could know the words that untrusted text is wrapped in.
         shell.random.fill(&mut nonce).ok()?;
         let nonce = format!("{:016x}", u64::from_be_bytes(nonce)).into();
-        let filter = Filter::new(plan, asked, told, record.is_encrypted, nonce)?;
-        Some(Box::new(Self { filter, is_sensitive }))
+        let outside = Outside::of(plan, set);
+        let filter = Filter::new(plan, asked, told, record.is_encrypted, nonce);
+        (filter.is_some() || outside.is_some()).then(|| Box::new(Self { filter, outside, is_sensitive }))
     }
 
-    /// Filters an answer that is whole.
+    /// Filters an answer that is whole. What a guard outside is asked about stays here, and nothing passes.
     ///
     /// # Errors
     /// [`Rejection::UpstreamProtocol`] when it cannot be read in one way only.
     pub(super) fn document(&mut self, shell: &Shell, record: &mut Record, whole: Bytes) -> Result<Bytes, Rejection> {
         let refused = Cell::new(None);
-        let filtered = self.filter.document(&whole, &|id, refusal| {
-            refused.set(Some(refusal));
-            in_its_place(record, id, refusal)
+        let filtered = self.filter.as_mut().map_or(Ok(None), |filter| {
+            filter.document(&whole, &|id, refusal| {
+                refused.set(Some(refusal));
+                in_its_place(record, id, refusal)
+            })
         });
         self.note(shell, record, refused.get());
-        match filtered.map_err(|_unreadable| Rejection::UpstreamProtocol)? {
-            Some(changed) => Ok(changed.into()),
-            None => Ok(whole),
-        }
+        let filtered = filtered.map_err(|_unreadable| Rejection::UpstreamProtocol)?;
+        let passed = filtered.map_or(whole, Bytes::from);
+        Ok(match &mut self.outside {
+            Some(outside) => {
+                outside.hold_document(passed);
+                Bytes::new()
+            }
+            None => passed,
+        })
     }
 
     /// Filters events; what may pass of them is added to `out`.
@@ -122,7 +143,7 @@ impl Filtering {
         shell: &Shell,
         record: &mut Record,
         pieces: Vec<Piece>,
-        end_of_stream: bool,
+        is_last: IsLast,
         out: &mut Vec<Bytes>,
     ) -> Result<(), Rejection> {
         let refused = Cell::new(None);
@@ -131,13 +152,28 @@ impl Filtering {
                 refused.set(Some(refusal));
                 in_its_place(record, id, refusal)
             };
-            self.filter.event(piece, &refuse, out)
+            let waits = self.outside.as_ref().and_then(|outside| outside.holds_back(&piece));
+            let mut passed = Vec::new();
+            match &mut self.filter {
+                Some(filter) => filter.event(piece, &refuse, &mut passed)?,
+                None => passed.push(piece.raw),
+            }
+            match (waits, &mut self.outside) {
+                (Some(answered), Some(outside)) => outside.hold_event(answered, passed),
+                (_, _) => out.append(&mut passed),
+            }
+            Ok(())
         });
-        if end_of_stream && filtered.is_ok() {
-            self.filter.end(out);
+        if let (true, Ok(()), Some(filter)) = (is_last.of_stream, &filtered, &mut self.filter) {
+            filter.end(out);
+        }
+        if let Some(outside) = self.outside.as_mut().filter(|outside| outside.has_answer())
+            && (is_last.of_stream || is_last.of_answers)
+        {
+            outside.close(std::mem::take(out));
         }
         self.note(shell, record, refused.get());
-        filtered.map_err(|_unreadable| Rejection::UpstreamProtocol)
+        filtered.map_err(|_unreadable: Unreadable| Rejection::UpstreamProtocol)
     }
 
     /// Notes what the rules did.
@@ -145,7 +181,7 @@ impl Filtering {
         if let Some(refusal) = refused {
             record.refused(&Rejection::Content(refusal));
         }
-        let done = self.filter.take_done();
+        let done = self.filter.as_mut().map(Filter::take_done).unwrap_or_default();
         if done.is_empty() {
             return;
         }

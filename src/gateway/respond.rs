@@ -10,13 +10,14 @@ use ring::rand::SecureRandom;
 
 use crate::mcp::list_stream::ListStream;
 use crate::mcp::listing::{Asked, Filtered, Keep, ListItem, filter_answer};
-use crate::mcp::{Era, sse};
+use crate::mcp::{Era, RequestId, sse};
 use crate::policy::{self, Facts, Item};
 use crate::session::{self, Binding, Session};
 use crate::telemetry::metrics::{OpenStream, SessionEvent};
 
-use super::content::{self, Filtering};
+use super::content::{self, Filtering, IsLast};
 use super::governance::Inspection;
+use super::outside::Outside;
 use super::pipeline::{Admitted, Ask, SESSION_ID};
 use super::record::{Record, X_REQUEST_ID};
 use super::rejection::Rejection;
@@ -78,6 +79,9 @@ impl Gateway {
                 if has_no_body(head) {
                     forwarded.patience.end();
                 }
+                if let Some(outside) = forwarded.answer.outside() {
+                    outside.head = Some(Box::new(clean.clone()));
+                }
                 *head = clean;
                 Ok(())
             }
@@ -112,6 +116,10 @@ impl Gateway {
             patience.end();
         }
         match passed {
+            // It is written when a guard outside has said what it may be.
+            Ok(_) if answer.outside().is_some_and(|outside| outside.waits()) => {
+                Err(Error::explain(ErrorType::InternalError, "the answer waits for a guard"))
+            }
             Ok(passed) => {
                 *body = passed;
                 Ok(())
@@ -121,6 +129,18 @@ impl Gateway {
                 Err(Error::explain(ErrorType::InternalError, "the answer is not passed on"))
             }
         }
+    }
+}
+
+impl Answer {
+    /// The guards outside that are asked about it.
+    pub(super) fn outside(&mut self) -> Option<&mut Outside> {
+        let content = match self {
+            Self::Awaited | Self::Empty => None,
+            Self::Document(document) => document.content.as_mut(),
+            Self::Events(events) => events.content.as_mut(),
+        };
+        content.and_then(|content| content.outside.as_mut())
     }
 }
 
@@ -387,7 +407,9 @@ impl Events {
                     stream.push_pieces(piece, keep, &mut pieces)?;
                     if end_of_stream { stream.finish_pieces(keep, &mut pieces) } else { Ok(()) }
                 });
-                if let Err(rejection) = content.events(shell, record, pieces, end_of_stream, &mut out) {
+                let of_answers = stream.unanswered().next().is_none();
+                let is_last = IsLast { of_stream: end_of_stream, of_answers };
+                if let Err(rejection) = content.events(shell, record, pieces, is_last, &mut out) {
                     self.last_words = out;
                     return Err(rejection);
                 }
@@ -527,10 +549,14 @@ fn last_words(answer: &mut Answer, era: Era, rejection: &Rejection, record: &Rec
         Answer::Events(_) if matches!((rejection, era), (Rejection::ShuttingDown, Era::Legacy)) => None,
         Answer::Events(events) => {
             // What waits for the begin of something to show what it is, ends here without it.
-            if let Some(content) = &mut events.content {
-                content.filter.end(&mut events.last_words);
+            if let Some(filter) = events.content.as_mut().and_then(|content| content.filter.as_mut()) {
+                filter.end(&mut events.last_words);
             }
             let mut out = events.last_words.concat();
+            let outside = events.content.as_ref().and_then(|content| content.outside.as_ref());
+            for id in outside.into_iter().flat_map(Outside::unsettled) {
+                out.extend(sse::message_event(&rejection.body(Some(&RequestId::from_json(id)), &record.request_id)));
+            }
             for id in events.stream.unanswered() {
                 out.extend(sse::message_event(&rejection.body(Some(id), &record.request_id)));
             }
