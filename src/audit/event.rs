@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::content::Done;
 use crate::identity::AgentIdentity;
 use crate::identity::Caller;
 use crate::identity::ClientCertificate;
@@ -61,6 +62,8 @@ pub struct Event {
     pub budget: Option<Budget>,
     /// What a taint has to do with it: a word of a fixed set.
     pub taint: Option<&'static str>,
+    /// What rules about content did with the answer; never what they found.
+    pub content: Vec<Content>,
     /// The HTTP status the client got; absent when it got none.
     pub status: Option<u16>,
     /// How it ended.
@@ -309,6 +312,23 @@ pub struct Budget {
     pub limit: &'static str,
 }
 
+/// What a rule about content did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Content {
+    /// The rule.
+    pub rule: Arc<str>,
+    /// A word of a fixed set: `redacted`, `dropped`, `blocked`, ….
+    pub action: &'static str,
+    /// How often.
+    pub count: u64,
+}
+
+impl From<&Done> for Content {
+    fn from(done: &Done) -> Self {
+        Self { rule: Arc::clone(&done.rule), action: done.action, count: done.count }
+    }
+}
+
 /// HMAC-SHA-256 of something that must be recognizable but not readable.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Digest([u8; 32]);
@@ -385,6 +405,11 @@ impl Event {
             });
         }
         line.optional_label("taint", self.taint);
+        line.objects("content", &self.content, |content, object| {
+            object.string("rule", &content.rule);
+            object.label("action", content.action);
+            object.number("count", content.count);
+        });
         if let Some(status) = self.status {
             line.number("status", u64::from(status));
         }

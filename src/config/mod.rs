@@ -477,6 +477,8 @@ pub struct ServerConfig {
     pub forward_claims: Vec<(Box<str>, http::HeaderName)>,
     /// How the registry governs it; `None`: not at all.
     pub governed: Option<Governed>,
+    /// What is done with its answers, on every route.
+    pub content: Vec<Arc<crate::content::Rule>>,
     /// Where it is declared.
     pub declared: Declared,
 }
@@ -621,6 +623,8 @@ pub struct RouteConfig {
     pub default: Effect,
     /// `authorization.rules`, in order.
     pub rules: Vec<RuleSpec>,
+    /// What is done with answers, after what the server's own rules do.
+    pub content: Vec<Arc<crate::content::Rule>>,
 }
 
 /// Reads a duration as every key does: a number with ms, s, m, h or d.

@@ -4,6 +4,7 @@
 mod admin;
 mod agents;
 mod budgets;
+mod content;
 mod governance;
 mod issuer;
 mod process;
@@ -156,7 +157,8 @@ fn whole(root: &Node, log: &Log, look: Look<'_>, compile: Compile<'_>) -> Option
         let servers = servers.and_then(|v| v.some(|v| server::server(v, &around, look)));
         let routes = top.required("routes", |v| {
             v.refuse_repeated("path");
-            v.some(|v| route::route(v, public_url.as_deref().unwrap_or_default(), names, compile))
+            let public_url = public_url.as_deref().unwrap_or_default();
+            v.some(|v| route::route(v, public_url, names, route::Rules { compile, plain_http_hosts: &plain, look }))
         });
 
         let known = budgets::Known {
@@ -256,7 +258,8 @@ pub fn read_registered(
         let server = server.and_then(|v| server::server(&v, &around, look));
         let route = match route {
             Some(value) => {
-                let read = route::route(&value, &base.public_url, &around.names, compile)?;
+                let rules = route::Rules { compile, plain_http_hosts: around.plain_http_hosts, look };
+                let read = route::route(&value, &base.public_url, &around.names, rules)?;
                 if base.routes.iter().any(|known| known.path == read.path) {
                     value.follow("path").complain("the path is taken", "give each route a path of its own");
                 }

@@ -13,6 +13,7 @@ use crate::config::{
     AgentClaimsConfig, AgentIssuerConfig, AgentUse, AgentsConfig, AttesterConfig, Config, InstanceConfig, IssuerConfig,
     RouteConfig, ServerConfig,
 };
+use crate::content::Plan;
 use crate::identity::challenge::Challenges;
 use crate::identity::metadata::{ResourceMetadata, WELL_KNOWN};
 use crate::identity::{IssuerPolicy, KeySource, Scopes};
@@ -136,6 +137,7 @@ pub fn build(
         metadata.insert(document.path().to_owned(), document.body().clone());
         routes.push(Arc::new(Route {
             id: NEXT_ROUTE_ID.fetch_add(1, Ordering::Relaxed),
+            content: Plan::new(&server.config.content, &route.content),
             config: Arc::clone(route),
             server,
             issuers: accepted,

@@ -4,6 +4,7 @@ mod agents;
 mod annotations;
 mod body;
 mod budgets;
+mod content;
 mod credentials;
 mod decisions;
 pub mod door;
@@ -13,6 +14,7 @@ pub mod governance;
 mod handover;
 mod local;
 mod meters;
+mod outside;
 mod pipeline;
 mod placement;
 mod record;
@@ -102,6 +104,8 @@ struct Shell {
     random: SystemRandom,
     lifecycle: Arc<Lifecycle>,
     watchdog: Arc<Watchdog>,
+    /// For calls of our own: guards of content.
+    outbound: Outbound,
 }
 
 /// One request on its way. The stage only moves forward.
@@ -280,6 +284,9 @@ impl ProxyHttp for Gateway {
     }
 
     async fn fail_to_proxy(&self, client: &mut Client, error: &Error, exchange: &mut Self::CTX) -> FailToProxy {
+        if let Some(status) = self.settle_outside(client, exchange).await {
+            return FailToProxy { error_code: status, can_reuse_downstream: false };
+        }
         let mut rejection = exchange.stage.rejection(error);
         if self.shell.lifecycle.is_ending() && matches!(rejection, Rejection::UpstreamTimeout) {
             rejection = Rejection::ShuttingDown;
@@ -340,7 +347,8 @@ impl Gateway {
             tokens: Tokens::new(limits.token_cache, metrics.cache(CacheName::Token).clone()),
             agents: Agents::new(limits.agent_cache, metrics.cache(CacheName::Agent).clone()),
             decisions: Decisions::new(limits.decision_cache, metrics.cache(CacheName::Decision).clone()),
-            exchanger: credentials::exchanger(outbound, limits.credential_cache, &metrics),
+            exchanger: credentials::exchanger(outbound.clone(), limits.credential_cache, &metrics),
+            outbound,
             revoked: Revoked::new(limits.revoked_sessions),
             budgets: {
                 let store = live.peek().config.budgets_store.clone();
@@ -407,6 +415,17 @@ impl Gateway {
             }
             Err(rejection) => self.refuse(client, exchange, rejection).await,
         }
+    }
+
+    /// Finishes an answer that waits for a guard outside; says its status. None: no answer waits.
+    async fn settle_outside(&self, client: &mut Client, exchange: &mut Exchange) -> Option<u16> {
+        let Exchange { stage: Stage::Admitted(forwarded), record } = exchange else { return None };
+        let Forwarded { admitted, answer, .. } = &mut **forwarded;
+        let outside = answer.outside().filter(|outside| outside.waits())?;
+        if let Err(error) = outside::settle(&self.shell, client, admitted, outside, record).await {
+            tracing::debug!(request = %record.request_id, %error, "The client was gone before it had its answer.");
+        }
+        Some(client.response_written().map_or(0, |head| head.status.as_u16()))
     }
 
     async fn refuse(

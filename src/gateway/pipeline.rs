@@ -27,7 +27,7 @@ use super::placement::{Placed, Seen};
 use super::record::Record;
 use super::rejection::Rejection;
 use super::trial::Trial;
-use super::{Shell, body, governance, local, placement, stops, taint, tokens};
+use super::{Shell, body, content, governance, local, placement, stops, taint, tokens};
 
 /// Everything that was decided about a request that may go on. Made by [`admit`] and nowhere else.
 pub(super) struct Admitted {
@@ -106,10 +106,11 @@ pub(super) async fn admit(
     let session = open_session(shell, &world, &route, &caller, &ask, client, record)?;
     let server_identity = identify(shell, &route)?;
     let who = Who { caller: &caller, token: &subject_token, agent: agent.as_ref() };
-    let permits = decide(shell, &route, who, server_identity.as_deref(), &ask, client, record)?;
+    let seen = Seen { who, server_identity: server_identity.as_deref(), ask: &ask, client };
+    let permits = decide(shell, &route, &seen, record)?;
+    content::check(&route, &seen, record)?;
     governance::check(shell, &world, &route, &ask, record)?;
     stops::check_tools(shell, &route, &ask)?;
-    let seen = Seen { who, server_identity: server_identity.as_deref(), ask: &ask, client };
     record.taint = taint::check(shell, &route, session.as_ref(), &seen, record)?;
     let spent = budgets::spend(shell, &route, &meters, &seen, record).await?;
     let placed = placement::pick(shell, &route, session.as_ref(), &seen, record)?;
@@ -263,18 +264,10 @@ fn identify(shell: &Shell, route: &Route) -> Result<Option<Arc<ServerIdentity>>,
 }
 
 /// May they: every message needs a permit of its own.
-fn decide(
-    shell: &Shell,
-    route: &Route,
-    who: Who<'_>,
-    server_identity: Option<&ServerIdentity>,
-    ask: &Ask,
-    client: &Client,
-    record: &mut Record,
-) -> Result<Permits, Rejection> {
-    let Ask::Messages(request) = ask else { return Ok(Permits(Vec::new())) };
-    let facts = Seen { who, server_identity, ask, client }.facts(record);
-    let Who { caller, token, agent } = who;
+fn decide(shell: &Shell, route: &Route, seen: &Seen<'_>, record: &mut Record) -> Result<Permits, Rejection> {
+    let Ask::Messages(request) = seen.ask else { return Ok(Permits(Vec::new())) };
+    let facts = seen.facts(record);
+    let Who { caller, token, agent } = seen.who;
     let token = token.digest();
     let permits: Result<Vec<Permit>, Denial> = request
         .messages

@@ -10,6 +10,7 @@ use pingora_proxy::Session as Client;
 
 use crate::audit::{self, Event, EventKind, Outcome};
 use crate::config::OnFull;
+use crate::content::Done;
 use crate::credential::Credential;
 use crate::identity::{AgentIdentity, Caller, ClientCertificate, Shown};
 use crate::lifecycle::OpenRequest;
@@ -52,6 +53,8 @@ pub(super) struct Record {
     pub(super) host: Box<str>,
     /// `http` or `https`, as the client connected.
     pub(super) scheme: &'static str,
+    /// Whether the client is connected over TLS, to us or to a trusted proxy.
+    pub(super) is_encrypted: bool,
     pub(super) client_ip: Option<IpAddr>,
     /// What the connection has shown of its client, on a listener that asks for a certificate.
     pub(super) shown: Option<Shown>,
@@ -76,6 +79,8 @@ pub(super) struct Record {
     budget: Option<audit::Budget>,
     /// What a taint has to do with it.
     pub(super) taint: Option<Touch>,
+    /// What rules about content did.
+    content: Vec<Done>,
     /// How it ended, when somebody has said so.
     outcome: Option<Outcome>,
     /// The reason of the refusal or failure.
@@ -120,6 +125,7 @@ impl Record {
             origin: None,
             host: Box::default(),
             scheme: "http",
+            is_encrypted: false,
             client_ip: None,
             shown: None,
             arrived_at: UnixSeconds::default(),
@@ -136,6 +142,7 @@ impl Record {
             credential: None,
             budget: None,
             taint: None,
+            content: Vec::new(),
             outcome: None,
             reason: None,
             detail: None,
@@ -160,6 +167,7 @@ impl Record {
             self.shown = tls.extension.get::<Shown>().cloned();
         }
         let peer = downstream.client_addr().and_then(|address| address.as_inet()).copied();
+        self.is_encrypted = self.scheme == "https" || local::is_forwarded_over_tls(&world.config, head, peer);
         self.client_ip = local::client_ip(&world.config, head, peer);
         let traced = head.headers.get("traceparent").and_then(|value| trace_id(value.to_str().ok()?));
         self.trace_id = traced.or_else(|| Some(shell.request_ids.trace_id(self.number)));
@@ -224,6 +232,25 @@ impl Record {
     pub(super) fn permitted(&mut self, permits: &[Permit]) {
         let rule = permits.iter().rev().find_map(|permit| permit.rule().cloned());
         self.decision = Some(audit::Decision { effect: Effect::Allow, rule, reason: "permitted" });
+    }
+
+    /// Notes what rules about content did; the same twice is counted together.
+    pub(super) fn filtered(&mut self, done: Vec<Done>) {
+        for one in done {
+            let same = |known: &&mut Done| known.rule == one.rule && known.action == one.action;
+            match self.content.iter_mut().find(same) {
+                Some(known) => known.count += one.count,
+                None => self.content.push(one),
+            }
+        }
+    }
+
+    /// Keeps nothing that could tell the arguments of a sensitive call.
+    pub(super) fn capture_nothing(&mut self) {
+        self.arguments = None;
+        if let Some(mcp) = &mut self.mcp {
+            mcp.batch.iter_mut().for_each(|message| message.arguments = None);
+        }
     }
 
     /// Notes that something passes that nobody has approved: the server's pins only warn.
@@ -332,6 +359,7 @@ impl Record {
             credential: self.credential.clone(),
             budget: self.budget.clone(),
             taint: self.taint.map(Touch::label),
+            content: self.content.iter().map(audit::Content::from).collect(),
             status: None,
             outcome: self.outcome.unwrap_or_default(),
             reason: self.reason,

@@ -6,6 +6,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use crate::content::Refusal;
 use crate::credential::ExchangeError;
 use crate::identity::AuthnError;
 use crate::identity::agent::{AgentError, DelegationError};
@@ -25,6 +26,8 @@ pub(crate) enum Rejection {
     BodyTooLarge,
     /// The client's connection broke; nobody is left to be told.
     ClientGone,
+    /// A rule about content withholds the answer.
+    Content(Refusal),
     /// No rule permits it, and no scope would help.
     Denied,
     /// The agent is believed, but may not do this for this caller.
@@ -135,6 +138,7 @@ impl Rejection {
             Self::BodyTimeout => (S::REQUEST_TIMEOUT, "body_timeout", "the request body did not arrive in time"),
             Self::BodyTooLarge => (S::PAYLOAD_TOO_LARGE, "body_too_large", "the request body is too large"),
             Self::ClientGone => (S::BAD_REQUEST, "client_gone", "the connection broke"),
+            Self::Content(refusal) => content_row(*refusal),
             Self::Denied => (S::FORBIDDEN, "denied", "not permitted"),
             Self::DelegationRefused(_) => {
                 (S::FORBIDDEN, "delegation_refused", "the agent may not do this for this caller")
@@ -251,6 +255,15 @@ impl Rejection {
         }
     }
 
+    /// What a result may have, and what it has, when that is why.
+    fn bound(&self) -> Option<(usize, usize)> {
+        if let Self::Content(Refusal::TooLarge { found, limit } | Refusal::TooMany { found, limit }) = self {
+            Some((*limit, *found))
+        } else {
+            None
+        }
+    }
+
     /// JSON-RPC error code: the reserved codes where the specification names one, else the HTTP status, which lies
     /// outside the reserved range.
     fn code(&self) -> i32 {
@@ -320,6 +333,8 @@ impl Rejection {
                     request_id,
                     supported,
                     requested,
+                    limit: self.bound().map(|(limit, _)| limit),
+                    found: self.bound().map(|(_, found)| found),
                 }),
             },
         };
@@ -343,6 +358,33 @@ impl Rejection {
             headers.extend(over.headers());
         }
         response
+    }
+}
+
+/// The rows of answers that rules about content withhold.
+fn content_row(refusal: Refusal) -> (StatusCode, &'static str, &'static str) {
+    use StatusCode as S;
+    match refusal {
+        Refusal::Blocked => {
+            (S::FORBIDDEN, "content_blocked", "the answer is withheld: it tries to give orders to whoever reads it")
+        }
+        Refusal::BlockedOutside => (S::FORBIDDEN, "content_blocked", "the answer is withheld by a content check"),
+        Refusal::Media => {
+            (S::FORBIDDEN, "media_not_allowed", "the answer holds media of a type that is not allowed here")
+        }
+        Refusal::NoVerdict => {
+            (S::BAD_GATEWAY, "content_unchecked", "the answer could not be checked, so it is withheld")
+        }
+        Refusal::TooLarge { .. } => {
+            (S::PAYLOAD_TOO_LARGE, "result_too_large", "the result is larger than allowed here; ask for less")
+        }
+        Refusal::TooMany { .. } => {
+            (S::PAYLOAD_TOO_LARGE, "too_many_items", "the result has more items than allowed here; ask for fewer")
+        }
+        Refusal::Unencrypted => (S::FORBIDDEN, "encryption_required", "only callers over TLS are given this"),
+        Refusal::Unreadable => {
+            (S::BAD_GATEWAY, "upstream_protocol", "the server gave an answer that cannot be passed on")
+        }
     }
 }
 
@@ -382,4 +424,10 @@ struct ErrorData<'a> {
     supported: Option<Vec<&'static str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     requested: Option<&'a str>,
+    /// A result that is too large: what it may have, so that an agent can ask for less.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<usize>,
+    /// And what it has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    found: Option<usize>,
 }

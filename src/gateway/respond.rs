@@ -10,13 +10,15 @@ use ring::rand::SecureRandom;
 
 use crate::mcp::list_stream::ListStream;
 use crate::mcp::listing::{Asked, Filtered, Keep, ListItem, filter_answer};
-use crate::mcp::{Era, sse};
+use crate::mcp::{Era, RequestId, sse};
 use crate::policy::{self, Facts, Item};
 use crate::session::{self, Binding, Session};
 use crate::telemetry::metrics::{OpenStream, SessionEvent};
 
 use super::budgets::Spent;
+use super::content::{self, Filtering, IsLast};
 use super::governance::Inspection;
+use super::outside::Outside;
 use super::pipeline::{Admitted, Ask, SESSION_ID};
 use super::record::{Record, X_REQUEST_ID};
 use super::rejection::Rejection;
@@ -42,6 +44,8 @@ pub(super) struct Document {
     bytes: usize,
     /// The length that its head has promised: that of an answer which nobody changes.
     promised: Option<usize>,
+    /// The rules about its content.
+    content: Option<Box<Filtering>>,
 }
 
 /// An SSE answer on its way.
@@ -49,6 +53,8 @@ pub(super) struct Events {
     stream: ListStream,
     /// Events that came whole before the fault that ends the stream.
     last_words: Vec<Bytes>,
+    /// The rules about their content.
+    content: Option<Box<Filtering>>,
     /// Counts the stream as open.
     _open: OpenStream,
 }
@@ -73,6 +79,9 @@ impl Gateway {
             Ok(clean) => {
                 if has_no_body(head) {
                     forwarded.end();
+                }
+                if let Some(outside) = forwarded.answer.outside() {
+                    outside.head = Some(Box::new(clean.clone()));
                 }
                 let Admitted { trial, route, .. } = &mut forwarded.admitted;
                 trial.answered(&self.shell, route);
@@ -118,6 +127,10 @@ impl Gateway {
             Ok(passed)
         });
         match passed {
+            // It is written when a guard outside has said what it may be.
+            Ok(_) if answer.outside().is_some_and(|outside| outside.waits()) => {
+                Err(Error::explain(ErrorType::InternalError, "the answer waits for a guard"))
+            }
             Ok(passed) => {
                 if let Some(passed) = &passed {
                     admitted.trial.look_at(passed);
@@ -133,6 +146,18 @@ impl Gateway {
                 Err(Error::explain(ErrorType::InternalError, "the answer is not passed on"))
             }
         }
+    }
+}
+
+impl Answer {
+    /// The guards outside that are asked about it.
+    pub(super) fn outside(&mut self) -> Option<&mut Outside> {
+        let content = match self {
+            Self::Awaited | Self::Empty => None,
+            Self::Document(document) => document.content.as_mut(),
+            Self::Events(events) => events.content.as_mut(),
+        };
+        content.and_then(|content| content.outside.as_mut())
     }
 }
 
@@ -168,6 +193,14 @@ fn judge_head(
         return Err(Rejection::UpstreamProtocol);
     }
     let kind = Kind::of(head, admitted)?;
+    let content = {
+        let client_head = &client.req_header().headers;
+        Filtering::of(shell, admitted, &facts_of(admitted, client_head, record), record)
+    };
+    // What is written in letters that the rules cannot read must not pass them.
+    if content.is_some() && !content::is_utf8(&head.headers) {
+        return Err(Rejection::UpstreamProtocol);
+    }
     if matches!(admitted.ask, Ask::EndSession(_)) && head.status.is_success() {
         end_session(shell, admitted, SessionEvent::Closed);
     }
@@ -177,20 +210,27 @@ fn judge_head(
         }
         _ => None,
     };
-    let promised = promised_length(head, admitted);
+    let is_sensitive = content.as_ref().is_some_and(|content| content.is_sensitive);
+    let promised = if content.is_some() { None } else { promised_length(head, admitted) };
     *answer = match kind {
-        Kind::Document => Answer::Document(Document::new(head.status, promised)),
+        Kind::Document => Answer::Document(Document::new(head.status, promised, content)),
         Kind::Empty => Answer::Empty,
         Kind::Events => {
             record.tell_when_open(shell, admitted.world.config.audit.open_after);
-            Answer::Events(Box::new(Events::new(shell, admitted)))
+            Answer::Events(Box::new(Events::new(shell, admitted, content)))
         }
     };
     if shell.is_draining() {
         client.set_keepalive(None);
     }
     let is_h1 = client.req_header().version != Version::HTTP_2;
-    clean_head(head, kind, promised, session_id, record, is_h1).map_err(|_no_memory| Rejection::UpstreamProtocol)
+    let clean = clean_head(head, kind, promised, session_id, record, is_h1);
+    let mut clean = clean.map_err(|_no_memory| Rejection::UpstreamProtocol)?;
+    if is_sensitive {
+        let stored_nowhere = clean.insert_header(CACHE_CONTROL, "no-store, no-transform");
+        stored_nowhere.map_err(|_no_memory| Rejection::UpstreamProtocol)?;
+    }
+    Ok(clean)
 }
 
 /// The head that the client sees. It starts empty: of the server's headers only the protocol version comes through, so
@@ -283,8 +323,8 @@ impl Kind {
 }
 
 impl Document {
-    fn new(status: StatusCode, promised: Option<usize>) -> Self {
-        Self { status, chunks: Vec::new(), bytes: 0, promised }
+    fn new(status: StatusCode, promised: Option<usize>, content: Option<Box<Filtering>>) -> Self {
+        Self { status, chunks: Vec::new(), bytes: 0, promised, content }
     }
 
     /// Takes a piece in; the whole answer comes out with the last one, filtered.
@@ -293,7 +333,7 @@ impl Document {
         shell: &Shell,
         admitted: &Admitted,
         head: &HeaderMap,
-        record: &Record,
+        record: &mut Record,
         piece: Option<Bytes>,
         end_of_stream: bool,
     ) -> Result<Option<Bytes>, Rejection> {
@@ -322,6 +362,10 @@ impl Document {
                 return Err(Rejection::UpstreamRefused(self.status));
             }
             Err(_unreadable) => return Err(Rejection::UpstreamProtocol),
+        };
+        let passed = match &mut self.content {
+            Some(content) => content.document(shell, record, passed)?,
+            None => passed,
         };
         match self.promised {
             Some(length) if length != passed.len() => Err(Rejection::UpstreamProtocol),
@@ -352,13 +396,13 @@ impl Document {
 }
 
 impl Events {
-    fn new(shell: &Shell, admitted: &Admitted) -> Self {
+    fn new(shell: &Shell, admitted: &Admitted, content: Option<Box<Filtering>>) -> Self {
         let event_bytes_max = admitted.world.config.limits.sse_event_bytes;
         let stream = match admitted.ask {
             Ask::Messages(_) => ListStream::answering(admitted.asked(), admitted.ask.revision().era(), event_bytes_max),
             Ask::EndSession(_) | Ask::OpenStream(_) => ListStream::replaying(event_bytes_max),
         };
-        Self { stream, last_words: Vec::new(), _open: shell.metrics.stream_opened() }
+        Self { stream, last_words: Vec::new(), content, _open: shell.metrics.stream_opened() }
     }
 
     /// Takes a piece in; the events that are whole with it come out.
@@ -367,16 +411,33 @@ impl Events {
         shell: &Shell,
         admitted: &Admitted,
         head: &HeaderMap,
-        record: &Record,
+        record: &mut Record,
         piece: Option<Bytes>,
         end_of_stream: bool,
     ) -> Result<Option<Bytes>, Rejection> {
         let mut out = Vec::new();
         let stream = &mut self.stream;
-        let passed = with_filter(shell, admitted, head, record, |keep| {
-            stream.push(piece.unwrap_or_default(), keep, &mut out)?;
-            if end_of_stream { stream.finish(keep, &mut out) } else { Ok(()) }
-        });
+        let piece = piece.unwrap_or_default();
+        let passed = match &mut self.content {
+            None => with_filter(shell, admitted, head, record, |keep| {
+                stream.push(piece, keep, &mut out)?;
+                if end_of_stream { stream.finish(keep, &mut out) } else { Ok(()) }
+            }),
+            Some(content) => {
+                let mut pieces = Vec::new();
+                let passed = with_filter(shell, admitted, head, record, |keep| {
+                    stream.push_pieces(piece, keep, &mut pieces)?;
+                    if end_of_stream { stream.finish_pieces(keep, &mut pieces) } else { Ok(()) }
+                });
+                let of_answers = stream.unanswered().next().is_none();
+                let is_last = IsLast { of_stream: end_of_stream, of_answers };
+                if let Err(rejection) = content.events(shell, record, pieces, is_last, &mut out) {
+                    self.last_words = out;
+                    return Err(rejection);
+                }
+                passed
+            }
+        };
         if let Err(error) = passed {
             tracing::debug!(request = %record.request_id, error = error.label(), "The stream cannot be passed on.");
             self.last_words = out;
@@ -396,20 +457,7 @@ fn with_filter<T>(
     filter: impl FnOnce(Keep<'_>) -> T,
 ) -> T {
     let route = &admitted.route;
-    let facts = Facts {
-        now: record.arrived_at,
-        http_method: "POST",
-        host: &record.host,
-        path: &route.config.path,
-        headers: head,
-        client_ip: record.client_ip,
-        client_certificate: record.client_certificate().map(|certificate| &**certificate),
-        agent: admitted.agent.as_ref().map(|agent| &*agent.identity),
-        server_identity: admitted.server_identity.as_deref(),
-        body_bytes: record.bytes_in,
-        region: record.region.as_deref(),
-        revision: admitted.ask.revision(),
-    };
+    let facts = facts_of(admitted, head, record);
     let quarantines = shell.live.quarantines();
     let mut inspection = Inspection::new(shell, &admitted.world, &route.server, record.arrived_at);
     let mut keep = |item: ListItem<'_>, definition: &str| {
@@ -433,6 +481,24 @@ fn with_filter<T>(
             && policy::is_visible(&route.policy, &admitted.caller, route.server.name(), item, &facts)
     };
     filter(&mut keep)
+}
+
+/// What rules may read of an admitted request; `head` are the client's headers.
+fn facts_of<'a>(admitted: &'a Admitted, head: &'a HeaderMap, record: &'a Record) -> Facts<'a> {
+    Facts {
+        now: record.arrived_at,
+        http_method: "POST",
+        host: &record.host,
+        path: &admitted.route.config.path,
+        headers: head,
+        client_ip: record.client_ip,
+        client_certificate: record.client_certificate().map(|certificate| &**certificate),
+        agent: admitted.agent.as_ref().map(|agent| &*agent.identity),
+        server_identity: admitted.server_identity.as_deref(),
+        body_bytes: record.bytes_in,
+        region: record.region.as_deref(),
+        revision: admitted.ask.revision(),
+    }
 }
 
 /// Seals the id that a server gave to a session it opened.
@@ -485,18 +551,19 @@ pub(super) async fn write(client: &mut Client, answer: http::Response<Bytes>, re
 
 /// Tells the client that its request failed: with a whole answer when none has begun, else inside the one that has, so
 /// that an agent reads an error instead of waiting for ever.
-pub(super) async fn report_failure(client: &mut Client, rejection: &Rejection, exchange: &Exchange) {
+pub(super) async fn report_failure(client: &mut Client, rejection: &Rejection, exchange: &mut Exchange) {
     if matches!(rejection, Rejection::ClientGone) {
         return;
     }
-    let record = &exchange.record;
+    let Exchange { stage, record } = exchange;
     client.set_keepalive(None);
     let told = if client.response_written().is_none() {
         write(client, rejection.render(record.id.as_ref(), &record.request_id), record).await
     } else {
-        let last_words = match &exchange.stage {
+        let last_words = match stage {
             Stage::Admitted(forwarded) => {
-                last_words(&forwarded.answer, forwarded.admitted.ask.revision().era(), rejection, record)
+                let era = forwarded.admitted.ask.revision().era();
+                last_words(&mut forwarded.answer, era, rejection, record)
             }
             Stage::Received | Stage::Refused(_) => None,
         };
@@ -508,14 +575,22 @@ pub(super) async fn report_failure(client: &mut Client, rejection: &Rejection, e
 }
 
 /// What ends an answer that has begun: an error for every request that still waits.
-fn last_words(answer: &Answer, era: Era, rejection: &Rejection, record: &Record) -> Option<Bytes> {
+fn last_words(answer: &mut Answer, era: Era, rejection: &Rejection, record: &Record) -> Option<Bytes> {
     match answer {
         Answer::Awaited | Answer::Empty => None,
         Answer::Document(document) => document.in_its_place(rejection, record),
         // A legacy client takes a clean end for a reason to resume or to open the stream anew; an error would end its call.
         Answer::Events(_) if matches!((rejection, era), (Rejection::ShuttingDown, Era::Legacy)) => None,
         Answer::Events(events) => {
+            // What waits for the begin of something to show what it is, ends here without it.
+            if let Some(filter) = events.content.as_mut().and_then(|content| content.filter.as_mut()) {
+                filter.end(&mut events.last_words);
+            }
             let mut out = events.last_words.concat();
+            let outside = events.content.as_ref().and_then(|content| content.outside.as_ref());
+            for id in outside.into_iter().flat_map(Outside::unsettled) {
+                out.extend(sse::message_event(&rejection.body(Some(&RequestId::from_json(id)), &record.request_id)));
+            }
             for id in events.stream.unanswered() {
                 out.extend(sse::message_event(&rejection.body(Some(id), &record.request_id)));
             }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::config::{IssuerConfig, RouteConfig};
+use crate::content::Plan;
 use crate::identity::challenge::Challenges;
 use crate::identity::{IssuerPolicy, KeySource};
 use crate::policy::Policy;
@@ -31,6 +32,8 @@ pub struct Route {
     pub budgets: Vec<Arc<Budget>>,
     /// What must not follow what at its server; mostly nothing.
     pub taint: Option<Taint>,
+    /// What may come back; `None`: whatever does.
+    pub content: Option<Arc<Plan>>,
     /// `WWW-Authenticate` of its refusals.
     pub challenges: Challenges,
 }

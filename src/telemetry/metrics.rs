@@ -76,6 +76,7 @@ pub struct Metrics {
     budget_evictions: IntCounter,
     budget_store_fallbacks: IntCounterVec,
     quarantines: IntGauge,
+    content_filtered: IntCounterVec,
 }
 
 /// What a request asked, as far as a label may say.
@@ -427,6 +428,11 @@ impl Metrics {
             )?,
             quarantines: gauge("quarantines", "Principals, agents and tools that are stopped.")?,
             routing: RoutingMetrics::new(&registry)?,
+            content_filtered: counters(
+                "content_filtered_total",
+                "What rules about content did with answers.",
+                &["route", "rule", "action"],
+            )?,
             registry: registry.clone(),
         };
         registry.register(Box::new(ProcessCollector::for_self()))?;
@@ -654,6 +660,12 @@ impl Metrics {
     /// So many principals, agents and tools are stopped.
     pub fn quarantines(&self, count: usize) {
         self.quarantines.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// A rule about content did something `count` times. Route and rule are from the configuration, `action` is one of a
+    /// fixed set.
+    pub fn content_filtered(&self, route: &str, rule: &str, action: &'static str, count: u64) {
+        self.content_filtered.with_label_values(&[route, rule, action]).inc_by(count);
     }
 
     /// Records written to one kind of sink.

@@ -27,6 +27,7 @@ mod calls;
 mod circuits;
 mod cli;
 mod connections;
+mod content;
 mod credentials;
 mod framing;
 mod handover;

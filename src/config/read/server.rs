@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
-use super::{Around, Names, agents, governance, routing};
+use super::{Around, Names, agents, content, governance, routing};
 use crate::config::fields::{Fields, Value};
 use crate::config::pem;
 use crate::config::problem::Complaint;
@@ -35,6 +35,7 @@ pub(super) fn server(value: &Value<'_>, around: &Around<'_>, look: Look<'_>) -> 
         let identity = fields.optional("identity", |v| agents::server_identity(v, name, around));
         let credential = fields.required("credential", |v| credential(v, around, look));
         let forward_claims = fields.or("forward_claims", Vec::new(), forward_claims);
+        let content = content::content(fields, around.plain_http_hosts, look);
         let is_registered = around.declared == Declared::InTheRegistry;
         let governed = governance::governed(fields, around.store, is_registered, credential.as_ref(), look);
 
@@ -76,6 +77,7 @@ pub(super) fn server(value: &Value<'_>, around: &Around<'_>, look: Look<'_>) -> 
             credential: credential?,
             forward_claims: forward_claims?,
             governed: governed?,
+            content: content?,
             declared: around.declared,
         })
     })

@@ -86,6 +86,7 @@ fn machine() -> Fake {
         ("saas/client.key", &*private_key),
         ("robots.jwks.json", "s3cr3t-of-the-test"),
         ("reader.token", "t0ken-of-the-reader"),
+        ("content.key", second_key),
     ];
     let add = |machine: Fake, (name, text): (&str, &str)| machine.file(&format!("/etc/portcullis/{name}"), 0o600, text);
     files.into_iter().fold(machine, add)
