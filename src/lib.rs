@@ -75,7 +75,7 @@
 //! registry: config, credential, identity, mcp, policy, routing, time
 //! audit: credential, identity, mcp, policy
 //! snapshot: config, policy, registry, routing, session
-//! net: config, identity, registry, secret, time
+//! net: config, identity, mcp, registry, routing, secret, time
 //! store: config, mcp, policy, registry, secret, time
 //! telemetry: audit, config, credential, mcp, policy, time
 //! gateway: audit, config, credential, identity, lifecycle, mcp, net, policy, registry, routing, secret, session, snapshot, telemetry, time

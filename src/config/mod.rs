@@ -385,6 +385,9 @@ pub struct Limits {
     pub taint_marks: usize,
     /// Principals, agents and tools that are stopped at once. Default: 1024.
     pub quarantines: usize,
+    /// Sessions of which is kept what would have to be said again (`on_instance_loss: reinitialize`), 64 KiB of each at most.
+    /// Default: 16384.
+    pub handover_sessions: usize,
 }
 
 /// One entry of `issuers:`.

@@ -91,6 +91,7 @@ fn the_least_configuration_has_every_documented_default() {
             budget_cells: 131_072,
             taint_marks: 65_536,
             quarantines: 1024,
+            handover_sessions: 16_384,
         }
     );
     assert_eq!(

@@ -23,6 +23,7 @@ use crate::registry::server::Authority;
 use crate::registry::{AgentTrust, Issuer, Proof, Route, RouteAgents, Server};
 use crate::routing::breaker::Breaker;
 use crate::routing::rule::RoutingSpec;
+use crate::routing::shadow::Shadow;
 use crate::routing::{Instance, Pool, Router};
 use crate::session::Ring;
 use crate::snapshot::Snapshot;
@@ -254,7 +255,8 @@ fn server_of(
         .map_err(|error| BuildError::Credential { server: Arc::clone(&config.name), cause: error.to_string() })?;
     let proof = proof_of(config, issuers, previous)?;
     let router = router_of(config, &pool, previous, metrics)?;
-    Ok(Arc::new(Server { config: Arc::clone(config), pool, router, proof, authority }))
+    let shadow = config.shadow.as_ref().map(|spec| Arc::new(Shadow::new(spec.clone(), pool.instances())));
+    Ok(Arc::new(Server { config: Arc::clone(config), pool, router, shadow, proof, authority }))
 }
 
 /// Where a server's requests go. Sides of splits that were closed stay closed while the rules are the same.

@@ -73,7 +73,7 @@ pub struct Grant<'a> {
     pub scopes: &'a [&'a str],
     /// `aud`.
     pub audience: &'a str,
-    /// `client_id`, and `act.sub` when the client acts for the user (RFC 8693 §4.1).
+    /// `client_id`, and `act`: the client acts for the user (RFC 8693 §4.1).
     pub client: Client,
     /// `exp` less `iat`.
     pub lifetime: Duration,
@@ -163,9 +163,7 @@ impl Issuer {
         claim("sub", json!(grant.user));
         claim("aud", json!(grant.audience));
         claim("client_id", json!(grant.client.id()));
-        if grant.client == Client::Gateway {
-            claim("act", json!({ "sub": grant.client.id() }));
-        }
+        claim("act", grant.client.actor());
         if !grant.scopes.is_empty() {
             claim("scope", json!(grant.scopes.join(" ")));
         }
@@ -340,6 +338,17 @@ impl Issuer {
 }
 
 impl Client {
+    /// What tokens say of it as the actor: of an agent also what OIDC-A 1.0 has words for.
+    fn actor(self) -> Value {
+        match self {
+            Self::Agent => json!({
+                "sub": self.id(), "agent_type": "assistant", "agent_provider": "agents.example",
+                "agent_model": "sample-1", "agent_version": env!("CARGO_PKG_VERSION"), "agent_instance_id": "demo-agent-1",
+            }),
+            Self::Gateway => json!({ "sub": self.id() }),
+        }
+    }
+
     /// Its client id.
     #[must_use]
     pub fn id(self) -> &'static str {

@@ -287,7 +287,7 @@ impl SelfCheck {
                 "sent      sub {}  aud {}  act {}  SHA-256 {}…",
                 shown(own.get("sub")),
                 shown(own.get("aud")),
-                shown(own.get("act")),
+                shown(own.get("act").and_then(|act| act.get("sub")).map(|sub| json!({ "sub": sub })).as_ref()),
                 start(&sent)
             ),
             format!(

@@ -190,6 +190,9 @@ issuers:
     algorithms: [ES256]
     jwks: {{ discover: true }}
 
+agents:
+  access_tokens: [{{ issuer: demo, claims: [act] }}]    # the sample tokens name the agent that acts for the user
+
 servers:
   - name: tools
     path: {MCP_PATH}
@@ -207,6 +210,7 @@ routes:
   - path: {ROUTE}
     servers: [tools]
     issuers: [demo]
+    agents: optional
     scopes_supported: ["{READ}", "{WRITE}"]
 {route}    authorization:
       default: deny

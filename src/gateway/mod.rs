@@ -10,6 +10,7 @@ pub mod door;
 pub mod exchange;
 mod forward;
 pub mod governance;
+mod handover;
 mod local;
 mod meters;
 mod pipeline;
@@ -18,6 +19,7 @@ mod record;
 mod rejection;
 mod respond;
 mod revoked;
+mod shadow;
 mod stops;
 pub mod sweep;
 mod taint;
@@ -30,6 +32,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use pingora::connectors::http::Connector;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::protocols::Digest;
@@ -54,12 +57,14 @@ use self::decisions::Decisions;
 use self::exchange::Exchanger;
 use self::forward::Patience;
 use self::governance::{DIGESTS_MAX, Digests, Observer};
+use self::handover::Handovers;
 use self::meters::Meters;
 use self::pipeline::{Admitted, Who};
 use self::record::{Record, RequestIds};
 use self::rejection::Rejection;
 use self::respond::Answer;
 use self::revoked::Revoked;
+use self::shadow::{Comparison, ReadOnlyTools};
 use self::stops::Owner;
 use self::sweep::Sweep;
 use self::taint::Marks;
@@ -87,6 +92,10 @@ struct Shell {
     budgets: Arc<Counters>,
     marks: Marks,
     annotations: Annotations,
+    read_only: ReadOnlyTools,
+    handovers: Handovers,
+    /// For what the gateway asks servers beside the requests of clients.
+    connector: Connector,
     digests: Digests,
     observer: Option<Observer>,
     request_ids: RequestIds,
@@ -116,6 +125,8 @@ struct Forwarded {
     answer: Answer,
     attempt: Attempt,
     patience: Patience,
+    /// Waits for the answer, to hold it against another.
+    shadow: Option<Comparison>,
     /// Why its answer is not passed on, or not further.
     failure: Option<Rejection>,
 }
@@ -131,6 +142,10 @@ struct Attempt {
     renew_credential: bool,
     /// A renewed credential is in use: a second refusal is final.
     renewed: bool,
+    /// The instance does not know the session any more: it is to be opened anew.
+    reinitialize: bool,
+    /// It was; a second time it is lost.
+    reinitialized: bool,
     /// The connection was found unusable before anything was sent on it.
     unsent: bool,
 }
@@ -162,8 +177,8 @@ impl ProxyHttp for Gateway {
         self.receive(client, exchange).await
     }
 
-    async fn upstream_peer(&self, _client: &mut Client, exchange: &mut Self::CTX) -> pingora::Result<Box<HttpPeer>> {
-        self.choose_peer(exchange).await
+    async fn upstream_peer(&self, client: &mut Client, exchange: &mut Self::CTX) -> pingora::Result<Box<HttpPeer>> {
+        self.choose_peer(client, exchange).await
     }
 
     async fn connected_to_upstream(
@@ -246,14 +261,21 @@ impl ProxyHttp for Gateway {
         reused: bool,
     ) -> Box<Error> {
         let answered = client.response_written().is_some();
-        let again = exchange.stage.forwarded().is_ok_and(|forwarded| {
-            let Forwarded { admitted, attempt, patience, .. } = forwarded;
-            attempt.count < TRIES_MAX
-                && (attempt.renew_credential
-                    || attempt.unsent
-                    || !patience.ran_out() && forward::may_repeat(admitted, &error, reused, answered))
-        });
-        error.set_retry(again);
+        let Stage::Admitted(forwarded) = &mut exchange.stage else {
+            error.set_retry(false);
+            return error;
+        };
+        let Forwarded { admitted, attempt, patience, .. } = &mut **forwarded;
+        let may_try = attempt.count < TRIES_MAX;
+        let goes_on = attempt.renew_credential || attempt.reinitialize || attempt.unsent;
+        let repeats =
+            may_try && !goes_on && !patience.ran_out() && forward::may_repeat(admitted, &error, reused, answered);
+        if repeats && !reused {
+            // It broke on a connection that was made for it: another instance may do better.
+            admitted.trial.refused(&self.shell, &admitted.route, &Rejection::UpstreamUnreachable);
+            attempt.elsewhere = admitted.session.is_none();
+        }
+        error.set_retry(may_try && goes_on || repeats);
         error
     }
 
@@ -326,6 +348,9 @@ impl Gateway {
             },
             marks: Marks::new(limits.taint_marks),
             annotations: Annotations::default(),
+            read_only: ReadOnlyTools::default(),
+            handovers: Handovers::new(limits.handover_sessions),
+            connector: Connector::new(None),
             digests: Digests::new(DIGESTS_MAX),
             observer,
             request_ids: RequestIds::new(u64::from_be_bytes(process)),
@@ -375,7 +400,8 @@ impl Gateway {
                 let timeouts = &admitted.route.server.config.timeouts;
                 let patience = Patience::new(timeouts, Owner::of(&admitted), &self.shell.live);
                 let (answer, attempt) = (Answer::Awaited, Attempt::default());
-                let forwarded = Forwarded { admitted, answer, attempt, patience, failure: None };
+                let shadow = shadow::begin(&self.shell, &admitted, client, &exchange.record);
+                let forwarded = Forwarded { admitted, answer, attempt, patience, shadow, failure: None };
                 exchange.stage = Stage::Admitted(Box::new(forwarded));
                 Ok(false)
             }
@@ -404,19 +430,24 @@ impl Gateway {
 
     /// The peer of this attempt: the admitted instance; after a failed connection another one; with a renewed credential
     /// when the server has refused the first.
-    async fn choose_peer(&self, exchange: &mut Exchange) -> pingora::Result<Box<HttpPeer>> {
+    async fn choose_peer(&self, client: &Client, exchange: &mut Exchange) -> pingora::Result<Box<HttpPeer>> {
         let Stage::Admitted(forwarded) = &mut exchange.stage else { return Err(not_admitted()) };
         forwarded.attempt.count += 1;
         forwarded.attempt.unsent = false;
         forwarded.patience.give_up_connection();
-        let chosen = self.next_attempt(forwarded, &mut exchange.record).await;
+        let chosen = self.next_attempt(client, forwarded, &mut exchange.record).await;
         chosen.map_err(|rejection| {
             forwarded.failure = Some(rejection);
             Error::explain(ErrorType::InternalError, "no peer")
         })
     }
 
-    async fn next_attempt(&self, forwarded: &mut Forwarded, record: &mut Record) -> Result<Box<HttpPeer>, Rejection> {
+    async fn next_attempt(
+        &self,
+        client: &Client,
+        forwarded: &mut Forwarded,
+        record: &mut Record,
+    ) -> Result<Box<HttpPeer>, Rejection> {
         let admitted = &mut forwarded.admitted;
         if std::mem::take(&mut forwarded.attempt.elsewhere) {
             let placed = placement::pick_again(&admitted.route, &admitted.caller, admitted.path, record)?;
@@ -429,6 +460,10 @@ impl Gateway {
             let who = Who { caller: &admitted.caller, token: &admitted.subject_token, agent: admitted.agent.as_ref() };
             let (route, now) = (&admitted.route, shell.clock.now());
             admitted.credential = credentials::obtain(shell, route, &shell.meters.of(route), who, now).await?;
+        }
+        if std::mem::take(&mut forwarded.attempt.reinitialize) {
+            forwarded.attempt.reinitialized = true;
+            pipeline::reopen(&self.shell, admitted, client, record).await?;
         }
         forward::peer(&self.shell, admitted)
     }

@@ -21,8 +21,9 @@ use crate::snapshot::Snapshot;
 use super::agents::{self, Acting};
 use super::budgets::{self, Spent};
 use super::credentials::{self, Obtained};
+use super::handover::{self, Takeover};
 use super::meters::RouteMeters;
-use super::placement::Seen;
+use super::placement::{Placed, Seen};
 use super::record::Record;
 use super::rejection::Rejection;
 use super::trial::Trial;
@@ -58,6 +59,8 @@ pub(super) struct Admitted {
     pub(super) trial: Trial,
     /// What the server sees in place of the token.
     pub(super) credential: Option<Obtained>,
+    /// Its session was opened anew for it, where it goes.
+    pub(super) is_new_there: bool,
     /// The session id as the client sent it, when the request belongs to a session.
     pub(super) session_id: Option<HeaderValue>,
 }
@@ -112,9 +115,14 @@ pub(super) async fn admit(
     let placed = placement::pick(shell, &route, session.as_ref(), &seen, record)?;
     promise_record(shell, &world, record).await?;
     let credential = obtain(shell, &route, &meters, who, &permits, record).await?;
-    let headers = &client.req_header().headers;
+    let session_id = session.as_ref().and_then(|_session| client.req_header().headers.get(SESSION_ID).cloned());
+    let id = session_id.as_ref().map_or(&b""[..], HeaderValue::as_bytes);
+    let takeover = Takeover { world: &world, route: &route, seen: &seen, credential: credential.as_ref(), id };
+    let is_new_there = placed.takes_over;
+    let (session, placed) = carry_over(shell, &takeover, session, placed, record).await?;
     Ok(Admitted {
-        session_id: session.as_ref().and_then(|_session| headers.get(SESSION_ID).cloned()),
+        session_id,
+        is_new_there,
         world,
         caller,
         subject_token,
@@ -231,7 +239,10 @@ fn open_session(
     {
         return Err(Rejection::UnknownSession);
     }
-    Ok(Some(session))
+    Ok(Some(match shell.handovers.of(route, id) {
+        Some(held) => held.resolve(session),
+        None => session,
+    }))
 }
 
 /// Everybody a request comes from.
@@ -292,6 +303,61 @@ fn decide(
     }
 }
 
+/// Which talk, once more: a session whose instance is gone is opened anew where the request goes, if its server lets it.
+async fn carry_over(
+    shell: &Shell,
+    takeover: &Takeover<'_>,
+    session: Option<Session>,
+    placed: Placed,
+    record: &mut Record,
+) -> Result<(Option<Session>, Placed), Rejection> {
+    let Some(session) = session else { return Ok((None, placed)) };
+    let is_lost = placed.takes_over;
+    let (session, placed) = if is_lost {
+        let Placed { instance, turn, path, takes_over } = placed;
+        let (session, there) = handover::take_over(shell, takeover, session, Arc::clone(&instance), record).await?;
+        let turn = turn.filter(|_| Arc::ptr_eq(&there, &instance));
+        record.instance = Some(Arc::clone(&there));
+        (session, Placed { instance: there, turn, path, takes_over })
+    } else {
+        (session, placed)
+    };
+    if let Some(held) = shell.handovers.of(takeover.route, takeover.id) {
+        held.note(takeover.seen.ask.messages());
+    }
+    Ok((Some(session), placed))
+}
+
+/// Opens the session of an admitted request anew, because its instance has forgotten it.
+///
+/// # Errors
+/// Those of the stages that it goes through again.
+pub(super) async fn reopen(
+    shell: &Shell,
+    admitted: &mut Admitted,
+    client: &Client,
+    record: &mut Record,
+) -> Result<(), Rejection> {
+    let session = admitted.session.take().ok_or(Rejection::UnknownSession)?;
+    let who = Who { caller: &admitted.caller, token: &admitted.subject_token, agent: admitted.agent.as_ref() };
+    let server_identity = admitted.server_identity.as_deref();
+    let seen = Seen { who, server_identity, ask: &admitted.ask, client };
+    let placed = placement::pick(shell, &admitted.route, None, &seen, record)?;
+    let takeover = Takeover {
+        world: &admitted.world,
+        route: &admitted.route,
+        seen: &seen,
+        credential: admitted.credential.as_ref(),
+        id: admitted.session_id.as_ref().map_or(&b""[..], HeaderValue::as_bytes),
+    };
+    let placed = Placed { takes_over: true, ..placed };
+    let (session, placed) = carry_over(shell, &takeover, Some(session), placed, record).await?;
+    let trial = Trial::new(&admitted.route, placed.turn, placed.path);
+    (admitted.session, admitted.instance, admitted.path) = (session, placed.instance, placed.path);
+    (admitted.trial, admitted.is_new_there) = (trial, true);
+    Ok(())
+}
+
 /// The place of the audit record, before anything is done that would have to be recorded.
 async fn promise_record(shell: &Shell, world: &Snapshot, record: &mut Record) -> Result<(), Rejection> {
     let place = shell.audit.reserve(world.config.audit.on_full);
@@ -318,6 +384,11 @@ async fn obtain(
 }
 
 impl Admitted {
+    /// Whether its session can be opened anew elsewhere.
+    pub(super) fn may_be_opened_anew(&self, shell: &Shell) -> bool {
+        self.session_id.as_ref().is_some_and(|id| shell.handovers.of(&self.route, id.as_bytes()).is_some())
+    }
+
     /// Every request of the body with its method: what the answer may answer.
     pub(super) fn asked(&self) -> Vec<(RequestId, mcp::Method)> {
         let requests = self.ask.messages().iter();

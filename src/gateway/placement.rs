@@ -21,7 +21,7 @@ use crate::snapshot::Snapshot;
 use crate::telemetry::metrics::Placement;
 
 use super::Shell;
-use super::pipeline::{Ask, Who};
+use super::pipeline::{Ask, SESSION_ID, Who};
 use super::record::Record;
 use super::rejection::Rejection;
 
@@ -32,6 +32,8 @@ pub(super) struct Placed {
     pub(super) turn: Option<Turn>,
     /// What the rules have to do with it; none without rules, and for what belongs to a session.
     pub(super) path: Option<Path>,
+    /// It belongs to a session whose instance is gone, and which is to be opened anew here.
+    pub(super) takes_over: bool,
 }
 
 /// A request as rules see it.
@@ -109,9 +111,15 @@ pub(super) fn pick(
     let server = &route.server;
     let placed = match session {
         Some(session) => {
-            // A request that belongs to an instance which is gone is never sent to another one.
             let own = server.pool.named(&session.instance).filter(|instance| instance.is_healthy());
-            stay(shell, route, own.ok_or(Rejection::UnknownSession)?, seen, now, record)?
+            match own {
+                Some(own) => stay(shell, route, own, seen, now, record)?,
+                None if may_move(shell, route, seen.client) => {
+                    Placed { takes_over: true, ..anywhere(shell, route, seen, now, record)? }
+                }
+                // A request that belongs to an instance which is gone is never sent to another one as it is.
+                None => return Err(Rejection::UnknownSession),
+            }
         }
         None => anywhere(shell, route, seen, now, record)?,
     };
@@ -136,13 +144,19 @@ pub(super) fn pick_again(
                 NoPlace::Strict(_) => Rejection::NoInstanceInRegion,
                 NoPlace::Unhealthy(_) => Rejection::UpstreamUnreachable,
             })?;
-            record.routing = Some(told(router, choice.path, Some(&choice.instance), record));
+            record.routing = told(router, choice.path, Some(&choice.instance), record);
             Placed::chosen(choice)
         }
         _ => Placed::any(route.server.pool.pick(now).ok_or(Rejection::UpstreamUnreachable)?),
     };
     record.instance = Some(Arc::clone(&placed.instance));
     Ok(placed)
+}
+
+/// Whether the session that a request names can be opened anew elsewhere.
+fn may_move(shell: &Shell, route: &Route, client: &Client) -> bool {
+    let id = client.req_header().headers.get(SESSION_ID);
+    id.is_some_and(|id| shell.handovers.of(route, id.as_bytes()).is_some())
 }
 
 fn stay(
@@ -161,7 +175,7 @@ fn stay(
         }
     }
     let turn = instance.begin(now).map_err(|_left_alone| Rejection::NoHealthyInstance)?;
-    Ok(Placed { instance: Arc::clone(instance), turn, path: None })
+    Ok(Placed { instance: Arc::clone(instance), turn, path: None, takes_over: false })
 }
 
 fn anywhere(
@@ -181,7 +195,7 @@ fn anywhere(
         Ok(choice) => choice,
         Err(no_place) => return Err(refused(shell, router, no_place, record)),
     };
-    record.routing = Some(told(router, choice.path, Some(&choice.instance), record));
+    record.routing = told(router, choice.path, Some(&choice.instance), record);
     if let Some(failed) = router.failed_rule(choice.path) {
         shell.metrics.routing.decided(server.name(), failed, "", Placement::Error);
     }
@@ -198,30 +212,32 @@ fn refused(shell: &Shell, router: &Router, no_place: NoPlace, record: &mut Recor
         NoPlace::Strict(path) => (path, Rejection::NoInstanceInRegion),
         NoPlace::Unhealthy(path) => (path, Rejection::NoHealthyInstance),
     };
-    record.routing = Some(told(router, path, None, record));
+    record.routing = told(router, path, None, record);
     if let Some(rule) = router.rule(path) {
         shell.metrics.routing.decided(router.server(), rule, "", Placement::Refused);
     }
     rejection
 }
 
-fn told(router: &Router, path: Path, instance: Option<&Arc<Instance>>, record: &Record) -> audit::Routing {
-    audit::Routing {
+/// For the audit record; none when there is nothing to tell.
+fn told(router: &Router, path: Path, instance: Option<&Arc<Instance>>, record: &Record) -> Option<audit::Routing> {
+    let routing = audit::Routing {
         rule: router.rule(path).cloned(),
         split: router.side(path).cloned(),
         version: instance.and_then(|instance| instance.traits.version.clone()),
         region: record.region.clone(),
         fell_back: path.fell_back,
         failed_rule: router.failed_rule(path).cloned(),
-    }
+    };
+    (routing != audit::Routing::default()).then_some(routing)
 }
 
 impl Placed {
     fn any((instance, turn): (Arc<Instance>, Option<Turn>)) -> Self {
-        Self { instance, turn, path: None }
+        Self { instance, turn, path: None, takes_over: false }
     }
 
     fn chosen(Choice { instance, turn, path }: Choice) -> Self {
-        Self { instance, turn, path: Some(path) }
+        Self { instance, turn, path: Some(path), takes_over: false }
     }
 }

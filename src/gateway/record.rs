@@ -304,6 +304,12 @@ impl Record {
         }
     }
 
+    /// Something else that happened because of this request.
+    pub(super) fn lifecycle_event(&self, event: EventKind, failed: Option<&'static str>) -> Event {
+        let outcome = if failed.is_some() { Outcome::Failed } else { Outcome::Ok };
+        Event { outcome, reason: failed, detail: None, ..self.event(event) }
+    }
+
     fn event(&self, event: EventKind) -> Event {
         Event {
             request_id: Arc::clone(&self.request_id),

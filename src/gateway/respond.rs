@@ -81,7 +81,8 @@ impl Gateway {
                 spent.flat_map(Spent::headers).try_for_each(|(name, value)| head.insert_header(name, value))
             }
             Err(rejection) => {
-                forwarded.failure = (!forwarded.attempt.renew_credential).then_some(rejection);
+                let is_tried_again = forwarded.attempt.renew_credential || forwarded.attempt.reinitialize;
+                forwarded.failure = (!is_tried_again).then_some(rejection);
                 Err(Error::explain(ErrorType::InternalError, "the answer is not passed on"))
             }
         }
@@ -98,7 +99,7 @@ impl Gateway {
         let head = &client.req_header().headers;
         let Exchange { stage, record } = exchange;
         let Stage::Admitted(forwarded) = stage else { return Err(super::not_admitted()) };
-        let Forwarded { admitted, answer, failure, patience, .. } = &mut **forwarded;
+        let Forwarded { admitted, answer, failure, patience, shadow, .. } = &mut **forwarded;
         let heard = patience.heard().map_err(|_ran_out| Rejection::UpstreamTimeout);
         let passed = heard.and_then(|()| match answer {
             Answer::Awaited | Answer::Empty => Ok(None),
@@ -120,6 +121,9 @@ impl Gateway {
             Ok(passed) => {
                 if let Some(passed) = &passed {
                     admitted.trial.look_at(passed);
+                    if let Some(shadow) = shadow {
+                        shadow.look_at(passed);
+                    }
                 }
                 *body = passed;
                 Ok(())
@@ -147,6 +151,11 @@ fn judge_head(
         return Err(Rejection::UpstreamCredential);
     }
     if head.status == StatusCode::NOT_FOUND && admitted.session.is_some() {
+        // The instance has forgotten it, and carried nothing out: it was started anew.
+        if !attempt.reinitialized && !admitted.is_new_there && admitted.may_be_opened_anew(shell) {
+            attempt.reinitialize = true;
+            return Err(Rejection::UnknownSession);
+        }
         end_session(shell, admitted, SessionEvent::Lost);
         return Err(Rejection::UnknownSession);
     }
@@ -411,6 +420,9 @@ fn with_filter<T>(
             ListItem::ResourceTemplate { uri_template } => Item::ResourceTemplate(uri_template),
             ListItem::Tool { name, param_headers } => {
                 shell.annotations.learn(route.server.name(), name, param_headers.ok());
+                if route.server.shadow.is_some() {
+                    shell.read_only.learn(route.server.name(), name, definition);
+                }
                 Item::Tool(name)
             }
         };
@@ -440,6 +452,7 @@ fn seal(shell: &Shell, admitted: &Admitted, upstream_id: &HeaderValue) -> Result
     let id =
         session::seal(&session, binding, nonce, &admitted.world.ring).map_err(|_unfit| Rejection::UpstreamProtocol)?;
     shell.metrics.session(SessionEvent::Opened);
+    shell.handovers.opened(&admitted.route, id.as_bytes(), &admitted.ask, session.expires_at, now);
     HeaderValue::from_str(&id).map_err(|_base64url| Rejection::UpstreamProtocol)
 }
 
@@ -447,6 +460,7 @@ fn seal(shell: &Shell, admitted: &Admitted, upstream_id: &HeaderValue) -> Result
 fn end_session(shell: &Shell, admitted: &Admitted, event: SessionEvent) {
     if let (Some(session), Some(id)) = (&admitted.session, &admitted.session_id) {
         shell.revoked.insert(id.as_bytes(), session.expires_at, shell.clock.now());
+        shell.handovers.forget(id.as_bytes());
         shell.metrics.session(event);
         taint::session_ended(shell, &admitted.route, id.as_bytes());
     }

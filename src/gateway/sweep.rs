@@ -48,6 +48,7 @@ impl Shell {
         self.revoked.forget_expired(now);
         self.budgets.forget_idle();
         self.marks.forget_expired(now);
+        self.handovers.forget_expired(now);
     }
 }
 

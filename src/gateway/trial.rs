@@ -135,11 +135,15 @@ fn split_aborted(shell: &Shell, route: &Route, side: &SideState, generation: u64
 /// Whether a whole answer, or whole events of one, hold a JSON-RPC error that is the server's fault, or the result of a tool
 /// with `isError` when those count.
 fn tells_of_failure(passed: &[u8], tool_errors: bool) -> bool {
-    let is_failure = |message: &[u8]| {
-        let Ok(message) = serde_json::from_slice::<Message>(message) else { return false };
+    let failed = |message: Message| {
         message.error.is_some_and(|error| error.code == INTERNAL_ERROR || SERVER_ERRORS.contains(&error.code))
             || tool_errors && message.result.is_some_and(|result| result.is_error == Some(true))
     };
+    let is_failure = |message: &[u8]| serde_json::from_slice(message).is_ok_and(failed);
+    if passed.first() == Some(&b'[') {
+        let batch: Vec<Message> = serde_json::from_slice(passed).unwrap_or_default();
+        return batch.into_iter().any(failed);
+    }
     if passed.first().is_some_and(|byte| matches!(byte, b'{' | b' ' | b'\n')) {
         return is_failure(passed);
     }
@@ -183,6 +187,7 @@ mod tests {
         assert!(tells_of_failure(internal, false));
         assert!(!tells_of_failure(params, false));
         assert!(!tells_of_failure(br#"{"jsonrpc":"2.0","id":1,"result":{}}"#, true));
+        assert!(tells_of_failure(br#"[{"id":1,"result":{}},{"id":2,"error":{"code":-32603}}]"#, false));
     }
 
     #[test]

@@ -320,7 +320,7 @@ impl Pace {
 const WEIGHT: u64 = 16;
 
 #[cfg(test)]
-#[expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test may panic")]
+#[expect(clippy::expect_used, clippy::indexing_slicing, clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::super::rule::ErrorRate;
     use super::*;

@@ -217,7 +217,7 @@ pub fn is_lack_of_files(error: &Error) -> bool {
 /// Too many open files in the system (errno of Linux).
 const ENFILE: i32 = 23;
 /// Too many open files in this process.
-const EMFILE: i32 = 24;
+pub const EMFILE: i32 = 24;
 
 #[cfg(test)]
 mod tests {

@@ -11,6 +11,7 @@ pub mod pool;
 pub mod region;
 pub mod router;
 pub mod rule;
+pub mod shadow;
 pub mod subset;
 pub mod window;
 

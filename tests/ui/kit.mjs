@@ -1,16 +1,20 @@
 // What does the test stand on? The real binary's demo, a real browser with people in front of it, and an MCP client.
 
 import { spawn } from "node:child_process";
-import { mkdirSync } from "node:fs";
+import { mkdirSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { once } from "node:events";
 import { fileURLToPath } from "node:url";
 import axe from "axe-core";
 import { chromium } from "playwright-core";
+import { small } from "./png.mjs";
 
 const ROOT = fileURLToPath(new URL("../../", import.meta.url));
 /** Where pictures go. */
 export const PICTURES = `${ROOT}target/ui/`;
+
+/** The pictures of the README. */
+export const SHOWN = ["approvals", "approval-diff", "why", "light-overview"];
 
 /** The demo, in a process of its own. */
 export class Demo {
@@ -114,7 +118,7 @@ export class Lister {
 
 /** Debian's Chromium, without what it would fetch from elsewhere. */
 export async function openBrowser() {
-  mkdirSync(PICTURES, { recursive: true });
+  mkdirSync(`${PICTURES}docs/`, { recursive: true });
   const args = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-lcd-text"];
   if (process.getuid?.() === 0) args.push("--no-sandbox");
   return chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", headless: true, args });
@@ -187,7 +191,9 @@ export class Person {
   }
 
   async picture(name) {
-    await this.page.screenshot({ path: `${PICTURES}${name}.png` });
+    const png = await this.page.screenshot({ path: `${PICTURES}${name}.png` });
+    // Those of the README are copied from here to docs/images.
+    if (SHOWN.includes(name)) writeFileSync(`${PICTURES}docs/${name.replace("light-", "")}.png`, small(png));
   }
 
   /** What is not accessible, by the rules of WCAG 2.2 A and AA. */

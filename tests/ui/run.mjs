@@ -6,7 +6,7 @@
 import assert from "node:assert/strict";
 import test, { after, before } from "node:test";
 import { statSync } from "node:fs";
-import { Demo, Lister, Person, PICTURES, openBrowser, until } from "./kit.mjs";
+import { Demo, Lister, Person, PICTURES, SHOWN, openBrowser, until } from "./kit.mjs";
 import { HOSTILE, NAMES } from "./hostile.mjs";
 
 let demo, browser, dana, erin, frank;
@@ -110,6 +110,16 @@ test("somebody signs in with the keyboard alone", async () => {
   for (const cookie of await dana.context.cookies()) {
     if (cookie.name.includes("portcullis")) assert.ok(cookie.name.startsWith("__Host-") && cookie.httpOnly && cookie.secure, cookie.name);
   }
+  // Whoever followed a link comes back to where it led.
+  const deep = await Person.arrive(browser, demo);
+  await deep.page.goto(`${demo.admin}/#/policy`);
+  await deep.page.click("#sign-in");
+  await deep.page.click('button[value="dana"]');
+  await deep.page.waitForURL(/#\/policy$/);
+  await deep.drawn();
+  assert.match(await text(deep, "h1"), /Policy explorer/);
+  assert.deepEqual(deep.wrong, []);
+  await deep.context.close();
   [erin, frank] = await Promise.all(["erin", "frank"].map(async (name) => (await Person.arrive(browser, demo)).signIn(name)));
 });
 
@@ -163,9 +173,16 @@ test("its tools are quarantined until two people have approved each", async () =
   await dana.go("#/servers/mail");
   await until("both tools to be shown", async () => ((await text(dana)).match(/Quarantined/g) ?? []).length >= 2);
   await dana.picture("server-quarantined");
-  for (const person of [erin, frank]) {
-    for (const tool of ["mail_search", "mail_send"]) await approve(person, tool, "Read it, word for word");
-  }
+  for (const tool of ["mail_search", "mail_send"]) await approve(erin, tool, "Read it, word for word");
+  // Frank has opened both, and approves them together: each by its digest.
+  await frank.go("#/approvals");
+  for (const tool of ["mail_search", "mail_send"]) await card(frank, tool).getByLabel("Approve it together with others").check();
+  await frank.page.getByRole("button", { name: "Approve together" }).click();
+  await frank.page.fill("dialog textarea", "Read both");
+  await frank.picture("approve-together");
+  frank.expect(412, /\/actions$/);
+  await frank.page.locator("dialog").getByRole("button", { name: "Approve together" }).click();
+  await frank.page.waitForSelector("dialog", { state: "detached" });
   const called = await until("the tool to be callable", async () => {
     const answer = await demo.call("/mail", "mail_search", { text: "Lunch" });
     return answer.status === 200 && answer;
@@ -266,7 +283,9 @@ test("the policy explorer names the rule that decides", async () => {
   await dana.page.fill("#agent-id", "mail-assistant");
   await dana.page.click("#explain");
   await until("the answer for these arguments", async () => /echo\s+may not/.test(await text(dana)));
-  assert.match(await text(dana), /The route looks for no agent/);
+  await dana.page.selectOption("#policy-route", "/mail");
+  await dana.page.click("#explain");
+  await until("what becomes of the agent", async () => /The route looks for no agent/.test(await text(dana)));
   await dana.picture("policy");
 });
 
@@ -291,6 +310,7 @@ test("somebody's sessions are ended", async () => {
   await dana.page.locator("dialog .primary").click();
   await until("the mark", async () => /just now\s+End sessions/.test(await row.innerText()));
   await dana.go("#/agents");
+  assert.match(await text(dana), /demo-agent[^]*assistant, sample-1[^]*agents\.example/);
 });
 
 test("somebody is stopped at once, and let go", async () => {
@@ -318,6 +338,24 @@ test("a server is suspended, resumed and retired", async () => {
   await erin.go("#/servers/mail");
   await act(erin, "Resume", "The vendor has explained it");
   await status(200);
+});
+
+test("a change of a server waits beside what serves", async () => {
+  await dana.go("#/servers");
+  await dana.go("#/servers/mail");
+  await dana.page.getByText("Change it").click();
+  const json = dana.page.getByLabel("Server and route as JSON");
+  await json.fill((await json.inputValue()).replace('"default": "deny"', '"default": "allow"'));
+  await dana.page.getByLabel("Why", { exact: true }).fill("Everybody asks for it");
+  await dana.page.getByRole("button", { name: "Propose the change" }).click();
+  await until("the change to wait", async () => /What was approved serves until the change is approved/.test(await text(dana)));
+  assert.equal((await demo.call("/mail", "mail_search", { text: "x" })).status, 200);
+  await erin.go("#/approvals");
+  await card(erin, "mail").waitFor();
+  assert.match(await card(erin, "mail").locator(".diff tr.changed").first().innerText(), /deny[^]*allow/);
+  await erin.picture("server-change");
+  for (const person of [erin, frank]) await approve(person, "mail", "So be it");
+  await until("nothing to wait", async () => (await card(erin, "mail").count()) === 0);
 });
 
 test("hostile definitions are text and nothing else", async () => {
@@ -414,5 +452,6 @@ test("a server that is retired is gone, and a session that has ended leads to th
 
 test("no browser has complained", () => {
   for (const person of [dana, erin, frank]) assert.deepEqual(person.wrong, [], person.name);
-  for (const name of ["approval-diff", "light-overview", "dark-overview", "360-overview"]) assert.ok(statSync(`${PICTURES}${name}.png`).size > 5000, name);
+  for (const name of ["light-overview", "dark-overview", "360-overview"]) assert.ok(statSync(`${PICTURES}${name}.png`).size > 5000, name);
+  for (const name of SHOWN) assert.ok(statSync(`${PICTURES}docs/${name.replace("light-", "")}.png`).size < 100 * 1024, `${name} is small enough for the README`);
 });

@@ -277,6 +277,7 @@ pub(super) fn limits(top: &mut Fields<'_, '_>) -> Option<Limits> {
         budget_cells: 131_072,
         taint_marks: 65_536,
         quarantines: 1024,
+        handover_sessions: 16_384,
     };
     let Some(section) = top.find("limits") else { return Some(default) };
     section.map(|fields| {
@@ -303,6 +304,7 @@ pub(super) fn limits(top: &mut Fields<'_, '_>) -> Option<Limits> {
         let budget_cells = fields.or("budget_cells", default.budget_cells, |v| v.whole(1024..=COUNT_MAX));
         let taint_marks = fields.or("taint_marks", default.taint_marks, |v| v.whole(1..=COUNT_MAX));
         let quarantines = fields.or("quarantines", default.quarantines, |v| v.whole(1..=65_536));
+        let handover_sessions = fields.or("handover_sessions", default.handover_sessions, |v| v.whole(1..=1 << 20));
         Some(Limits {
             body_bytes: body_bytes?,
             json_depth: json_depth?,
@@ -324,6 +326,7 @@ pub(super) fn limits(top: &mut Fields<'_, '_>) -> Option<Limits> {
             budget_cells: budget_cells?,
             taint_marks: taint_marks?,
             quarantines: quarantines?,
+            handover_sessions: handover_sessions?,
         })
     })
 }

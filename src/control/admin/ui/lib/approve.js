@@ -33,7 +33,7 @@ export async function act(thing, action, reason, of = null) {
 
 /** Approves what was looked at. Where nothing has happened since but another's approval, what waits is still what was looked
  *  at: its digest says so, and the approval is given again for the version that there is. */
-async function approve(thing, reason, of) {
+export async function approve(thing, reason, of) {
   try {
     return await act(thing, "approve", reason, of);
   } catch (error) {

@@ -47,7 +47,7 @@ export function timeChart({ title, about, format, stacked = false }) {
       mark.style.top = `${y(part * most)}%`;
       return mark;
     }));
-    span.replaceChildren(h("span", {}, `${Math.round((to - from) / 60000)} min ago`), h("span", {}, "now"));
+    span.replaceChildren(h("span", {}, to - from < 120_000 ? `${Math.round((to - from) / 1000)} s ago` : `${Math.round((to - from) / 60_000)} min ago`), h("span", {}, "now"));
     legend.replaceChildren(...series.map((one) => h("li", {}, h("i", { class: `swatch ${one.tone}` }), one.name, h("b", {}, shown(one.points.at(-1)?.[1])))));
     plot.setAttribute("aria-label", `${title}. ${series.map((one) => `${one.name} ${shown(one.points.at(-1)?.[1])}`).join(", ")}`);
     element.classList.toggle("blank", series.every((one) => one.points.length < 2));

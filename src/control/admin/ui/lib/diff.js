@@ -107,9 +107,10 @@ function inWords(left, right) {
     else sides[side].push({ text, mark });
   };
   const steps = script(old, fresh);
-  const alike = steps.filter((step) => step.kind === "same" && /[\p{L}\p{N}]/u.test(step.text)).length;
-  // Two lines that share next to nothing are two lines: coloured confetti helps nobody.
-  if (alike * 4 < Math.min(old.length, fresh.length) / 2) return [[{ text: left, mark: "del" }], [{ text: right, mark: "ins" }]];
+  const words = (list) => list.filter((part) => /[\p{L}\p{N}]/u.test(part)).length;
+  const alike = words(steps.filter((step) => step.kind === "same").map((step) => step.text));
+  // Two lines that share few words are two lines: coloured confetti helps nobody.
+  if (alike * 3 < Math.min(words(old), words(fresh))) return [[{ text: left, mark: "del" }], [{ text: right, mark: "ins" }]];
   for (const { kind, text } of steps) {
     if (kind !== "added") push(0, text, kind === "removed" ? "del" : undefined);
     if (kind !== "removed") push(1, text, kind === "added" ? "ins" : undefined);

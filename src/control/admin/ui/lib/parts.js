@@ -1,7 +1,7 @@
 // What are the pages made of? Headings, tables, badges, problems, dialogs: each made once, with its role and its keys.
 
 import { Problem } from "./api.js";
-import { count, h, replace, s, short } from "./dom.js";
+import { count, h, replace, s, said, short } from "./dom.js";
 import { ACTIONS, STATES } from "./words.js";
 
 const ICONS = {
@@ -84,8 +84,10 @@ export function facts(pairs) {
 
 /** A refusal, in full. */
 export function problem(error, again) {
-  if (!(error instanceof Problem)) console.error(error);
-  const known = error instanceof Problem ? error : new Problem({ status: 0, word: "page", title: "The page has made a mistake", detail: String(error?.message ?? error) });
+  const isOurs = error instanceof Problem;
+  const isText = error instanceof SyntaxError;
+  if (!isOurs && !isText) console.error(error);
+  const known = isOurs ? error : isText ? new Problem({ status: 0, word: "page", title: "What will be sent is not JSON", detail: error.message }) : new Problem({ status: 0, word: "page", title: "The page has made a mistake", detail: String(error?.message ?? error) });
   return h("div", { class: "problem", role: "alert" },
     h("p", {}, h("strong", {}, known.title), known.status > 0 && h("span", { class: "code" }, `${known.status} ${known.word}`)),
     known.detail && h("p", {}, known.detail),
@@ -193,7 +195,7 @@ export function person(actor) {
 
 /** Says something to everybody: on the screen, and to screen readers. */
 export function announce(text, tone = "ok") {
-  document.getElementById("status").textContent = text;
+  document.getElementById("status").textContent = said(text);
   const toast = h("div", { class: `toast ${tone}` }, text);
   document.getElementById("toasts").append(toast);
   setTimeout(() => toast.remove(), 5000);

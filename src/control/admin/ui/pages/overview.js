@@ -49,7 +49,8 @@ export function overview(context) {
       figure("Open streams", count(data.streams_active), `${count(data.sessions.opened ?? 0)} sessions opened`),
     ]);
     const to = samples.list.at(-1).at;
-    const from = to - SPAN_MS;
+    // Where less is known, the charts show what there is, and a minute at least.
+    const from = Math.max(to - SPAN_MS, Math.min(samples.list[0].at, to - MINUTE));
     const show = (chart, series) => chart.update({ series: series.map((one) => ({ ...one, points: one.points.filter(([at]) => at >= from) })), from, to });
     const rates = (key, name) => samples.series(10_000, (a, b, seconds) => (difference(a[key], b[key])[name] ?? 0) / seconds);
     const outcomes = Object.keys(OUTCOMES).filter((name) => name === "ok" || name === "refused" || data.requests[name]);
@@ -82,7 +83,7 @@ export function overview(context) {
     throw error;
   }), { every: 10_000 });
   return [
-    heading("Overview", "What passes through the gateway at this moment. Figures are of the last minute, charts of the last five.", up),
+    heading("Overview", "What passes through the gateway at this moment. Figures are of the last minute, charts of the last five at most.", up),
     alerts, waiting.element, figures,
     h("div", { class: "charts" }, Object.values(charts).map((chart) => chart.element)),
     h("div", { class: "columns" },

@@ -14,6 +14,7 @@ export function register(context) {
   const issuers = select([], "", { id: "route-issuer" });
   const scope = text({ id: "route-scope", placeholder: "mail:use" });
   const fallback = select([["deny", "is denied"], ["allow", "is permitted"]], "deny", { id: "route-default" });
+  const agents = select([["", "nobody looks for one"], ["optional", "who is named is verified"], ["required", "one must be named"]], "", { id: "route-agents" });
   const whole = h("textarea", { id: "server-json", rows: 18, spellcheck: "false", class: "code", required: true });
   const reason = h("textarea", { id: "server-reason", rows: 2, required: true, maxlength: 1000 });
   const wrong = h("div", { role: "alert" });
@@ -26,7 +27,7 @@ export function register(context) {
     const rules = scopes.length === 0 ? [] : [{ name: `${name.value || "server"}-users`, source: { jwt: { scopes } } }];
     whole.value = JSON.stringify({
       server: { name: name.value, path: at.value, instances, credential: secret.value ? { static: { secret: { credential: secret.value }, prefix: "Bearer " } } : "none" },
-      route: { path: route.value, servers: [name.value], issuers: issuers.value ? [issuers.value] : [], scopes_supported: scopes, authorization: { default: fallback.value, rules } },
+      route: { path: route.value, servers: [name.value], issuers: issuers.value ? [issuers.value] : [], scopes_supported: scopes, ...(agents.value ? { agents: agents.value } : {}), authorization: { default: fallback.value, rules } },
     }, null, 2);
   };
   name.addEventListener("input", () => {
@@ -51,18 +52,12 @@ export function register(context) {
     replace(wrong);
     button.disabled = true;
     try {
-      let body;
-      try {
-        body = JSON.parse(whole.value);
-      } catch (error) {
-        throw Object.assign(new Error(`What will be sent is not JSON: ${error.message}`));
-      }
-      const { data } = await post("/servers", { ...body, reason: reason.value });
+      const { data } = await post("/servers", { ...JSON.parse(whole.value), reason: reason.value });
       announce(`${data.name} is registered. ${data.approvals_missing} ${data.approvals_missing === 1 ? "person" : "people"} must approve it.`);
       bus.dispatchEvent(new Event("changed"));
       location.hash = `#${path`/servers/${data.name}`}`;
     } catch (error) {
-      replace(wrong, error.status === undefined ? h("div", { class: "problem" }, h("p", {}, error.message)) : problem(error));
+      replace(wrong, problem(error));
       button.disabled = false;
       wrong.scrollIntoView({ block: "center" });
     }
@@ -77,7 +72,8 @@ export function register(context) {
       field("Public path", route),
       field("Issuer of the callers' tokens", issuers),
       field("Callers need the scopes", scope, "Separated by spaces. Finer rules can be written in what will be sent."),
-      field("What no rule permits", fallback))),
+      field("What no rule permits", fallback),
+      field("Agents", agents, "The software that acts for the callers: needs the key agents of the configuration."))),
   panel("What will be sent", { about: "The same shape as in the configuration file. You may write in it.", actions: [again] }, field("Server and route as JSON", whole)),
   panel("Register", wrong, field("Why is it needed?", reason, "Kept with your name in the history and the audit log."), h("div", { class: "actions" }, h("a", { class: "button quiet", href: "#/servers" }, "Cancel"), button)));
   return [trail(["Servers", "#/servers"], ["Register"]), heading("Register a server", "Another MCP server behind the gateway. After this, people approve the server, and then each of its tools."), form];

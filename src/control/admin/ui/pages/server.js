@@ -1,10 +1,10 @@
 // What is this server, who approved it, and what does it offer?
 
-import { all, get, path, query } from "../lib/api.js";
+import { all, bus, get, path, post, query } from "../lib/api.js";
 import { act, approving, nameOf, serverToJudge } from "../lib/approve.js";
 import { json } from "../lib/definition.js";
 import { h, replace, short } from "../lib/dom.js";
-import { announce, badge, copy, facts, field, heading, lifecycle, live, more, panel, person, select, state, table, trail, when } from "../lib/parts.js";
+import { announce, badge, copy, facts, field, heading, lifecycle, live, more, panel, person, problem, select, state, table, trail, when } from "../lib/parts.js";
 import { CAUSES, DONE, KINDS, plain } from "../lib/words.js";
 import { STANDINGS } from "./servers.js";
 
@@ -57,10 +57,36 @@ export function server(context) {
           ["Version", server.version],
         ])),
         panel("Instances", instanceTable(instances))),
+      server.spec && context.can("register") && server.state !== "retired" && changing(server, () => { head.refresh(); history.refresh(); }),
       server.spec && !isWaiting && h("details", { class: "panel", "data-key": "spec" }, h("summary", {}, h("h2", {}, "Settings")), json({ server: server.spec.server, ...(server.spec.route ? { route: server.spec.route } : {}) }, "Settings")),
     ];
   }
   return [trail(["Servers", "#/servers"], [name]), head.element, rest];
+}
+
+/** What was written and not sent, by server. */
+const drafts = new Map();
+
+/** Another address, another rule: what was approved serves until the change is approved. */
+function changing(server, done) {
+  const text = h("textarea", { rows: 16, class: "code", spellcheck: "false", required: true, "data-key": "change", value: drafts.get(server.name)?.text ?? JSON.stringify({ server: server.spec.server, ...(server.spec.route ? { route: server.spec.route } : {}) }, null, 2) });
+  const why = h("textarea", { rows: 2, required: true, maxlength: 1000, "data-key": "change-why", value: drafts.get(server.name)?.why ?? "" });
+  const wrong = h("div", {});
+  return h("details", { class: "panel", "data-key": "changing" }, h("summary", {}, h("h2", {}, "Change it")),
+    h("form", { oninput: () => drafts.set(server.name, { text: text.value, why: why.value }), onsubmit: async (event) => {
+      event.preventDefault();
+      try {
+        const { data } = await post(path`/servers/${server.name}`, { ...JSON.parse(text.value), reason: why.value }, { tag: `"${server.version}"`, method: "PUT" });
+        drafts.delete(server.name);
+        announce(`The change waits. ${data.approvals_missing} ${data.approvals_missing === 1 ? "person" : "people"} must approve it.`);
+        bus.dispatchEvent(new Event("changed"));
+        document.activeElement?.blur();
+        done();
+      } catch (error) {
+        replace(wrong, problem(error));
+      }
+    } }, wrong, field("Server and route as JSON", text, "What was approved serves until the change is approved."), field("Why", why),
+    h("div", { class: "actions" }, h("button", { class: "primary" }, "Propose the change"))));
 }
 
 function instanceTable(instances) {
