@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Conf, Gateway, LEGACY, MovedClock, World, poll_until};
+use crate::support::{Answer, Conf, Connection, Gateway, LEGACY, MovedClock, World, poll_until, portcullis};
 
 fn world(budget: Value) -> World {
     World::with(|conf| with(conf, &[budget]))
@@ -294,5 +294,55 @@ fn every_problem_of_a_budget_is_told_with_its_key() {
         "budgets[4]: limits nothing",
     ] {
         assert!(output.stderr.contains(part), "{part} in {}", output.stderr);
+    }
+}
+
+#[test]
+#[ignore = "a measurement: prints CPU per call without budgets, with some that do not match, and with some that do"]
+#[expect(clippy::print_stdout, reason = "what was measured")]
+fn cpu_per_call_with_and_without_budgets() {
+    let elsewhere = json!([
+        { "name": "tools", "by": "principal", "tools": ["purge*", "other"], "calls": "1 per day", "repeat": "1 per day" },
+        { "name": "staff", "by": "agent", "when": r#""staff" in claims.groups"#, "rate": { "burst": 1, "refill": "1 per hour" } },
+        { "name": "bots", "when": r#"principal.subject == "bot""#, "concurrency": 1, "bytes": "1KiB per hour" },
+    ]);
+    let here = json!([
+        { "name": "calls", "by": ["principal", "tool"], "calls": "1000000 per day", "repeat": "1000000 per day" },
+        { "name": "at-once", "by": "agent", "rate": { "burst": 1000000, "refill": "1000000 per second" }, "concurrency": 1000 },
+    ]);
+    let taint = json!({ "untrusted_sources": [{ "tool": "fetch*" }], "sinks": [{ "tool": "purge" }] });
+    let off = World::start();
+    let not_matching = World::with(|conf| {
+        conf.set("server.control_sock", "DIR/control.sock").set("budgets", elsewhere).set("taint", taint)
+    });
+    let matching = World::with(|conf| conf.set("budgets", here));
+    let config = not_matching.gateway.path("portcullis.yaml");
+    let stopped = portcullis(&["quarantine", "-c", config.to_str().unwrap(), "--principal", "mallory"]);
+    assert_eq!(stopped.code, Some(0), "{stopped:?}");
+    let worlds = [("off", off), ("not matching", not_matching), ("matching", matching)];
+    let mut rounds = [const { Vec::new() }; 3];
+    for round in 0..31 {
+        // Which comes first changes, so that none has the warmer caches.
+        for nth in (0..3).map(|nth| (nth + round) % 3) {
+            let (_name, world) = &worlds[nth];
+            let token = world.reader_token().claim("groups", json!(["sales"]));
+            let request =
+                world.gateway.caller(token).modern("tools/call", json!({ "name": "read", "arguments": { "n": 1 } }));
+            let mut connection = Connection::open(world.gateway.address());
+            assert_eq!(connection.send(&request).status, 200);
+            let before = world.gateway.cpu_nanoseconds();
+            for _ in 0..200 {
+                assert_eq!(connection.send(&request).status, 200);
+                world.tickets.forget();
+            }
+            rounds[nth].push((world.gateway.cpu_nanoseconds() - before) as f64 / 200.0 / 1000.0);
+        }
+    }
+    for (nth, (name, _world)) in worlds.iter().enumerate() {
+        // The first round fills the caches.
+        let mut ratios: Vec<f64> = (1..31).map(|round| rounds[nth][round] / rounds[0][round]).collect();
+        ratios.sort_by(f64::total_cmp);
+        let mean = rounds[nth][1..].iter().sum::<f64>() / 30.0;
+        println!("{name}: {mean:.1} µs a call, median of the ratios to off {:.3}", ratios[15]);
     }
 }
