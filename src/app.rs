@@ -17,7 +17,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::mpsc;
 
 use crate::config::{Config, Listen};
-use crate::control::admin::{Admin, AdminListener, MetricsPage, Parts, sessions_of};
+use crate::control::admin::{Admin, AdminListener, MetricsPage, Parts, Sampling, sessions_of};
 use crate::control::builder::Builder;
 use crate::control::certificates::{CertificateWatch, Certificates};
 use crate::control::governance::Governance;
@@ -26,6 +26,8 @@ use crate::control::keys::KeyRefresh;
 use crate::control::phases::{Phases, Signals};
 use crate::control::proofs::ProofRefresh;
 use crate::control::pulse;
+use crate::control::quarantine::socket::ControlSocket;
+use crate::control::quarantine::{QuarantineDesk, client};
 use crate::control::regions::RegionWatch;
 use crate::control::reload::{self, Reload};
 use crate::control::upstream_tls::UpstreamCertificates;
@@ -83,6 +85,10 @@ pub fn run(path: &Path, config: Config, upgrade: bool) -> anyhow::Result<()> {
         None => None,
     };
     let observer = governance.as_ref().map(|_there| observer);
+    let control_sock = config.server.control_sock.clone();
+    let inherited = control_sock.as_deref().map(client::inherit).unwrap_or_default();
+    let quarantines =
+        QuarantineDesk::open(Arc::clone(&live), governance.clone(), inherited, audit.clone(), Arc::clone(&metrics));
 
     let options = Opt { upgrade, ..Opt::default() };
     let mut server = Server::new_with_opt_and_conf(options, server_conf(&config));
@@ -127,15 +133,22 @@ pub fn run(path: &Path, config: Config, upgrade: bool) -> anyhow::Result<()> {
             recent,
             outbound: outbound.clone(),
             reload: desk,
+            quarantines: quarantines.clone(),
             sessions: sessions_of(governance.as_ref()),
             governance: governance.clone(),
             clock,
         });
         let admin = admin.map_err(|_unspecified| anyhow!("the system has no random numbers"))?;
-        let mut service = Service::new("admin".to_owned(), AdminListener::new(Arc::new(admin)));
+        let admin = Arc::new(admin);
+        let mut service = Service::new("admin".to_owned(), AdminListener::new(Arc::clone(&admin)));
         open(&mut service, address, &certificates)?;
         server.add_service(service).add_dependency(&bootstrap);
+        if settings.sign_in.is_some() {
+            server.add_service(background_service("samples", Sampling(admin))).add_dependency(&bootstrap);
+        }
     }
+    let control = ControlSocket { path: control_sock, desk: quarantines };
+    server.add_service(background_service("control", control)).add_dependency(&bootstrap);
     if let Some(Listen { address, .. }) = config.metrics {
         let page = MetricsPage { address, live: Arc::clone(&live), metrics: Arc::clone(&metrics) };
         let door = Door::new(page, Arc::clone(&live), Room::Operators);

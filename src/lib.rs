@@ -17,6 +17,7 @@
 //!    which talk         session      Mcp-Session-Id → Session            (legacy revisions)
 //!    may they           policy       Caller, Server, Message → Decision → Permit
 //!    is it approved     registry     Catalog, Message → not kept back    (governed servers)
+//!    is it enough       policy       Caller, Message, what was used → Spent, given back at the end
 //!    where              routing      Session, rules, health → Instance
 //!    whose authority    credential   Permit, Caller → Credential         (may use the network: token exchange)
 //!                            │  Admitted
@@ -73,14 +74,14 @@
 //! config: credential, identity, mcp, policy, routing, secret
 //! registry: config, credential, identity, mcp, policy, routing, time
 //! audit: credential, identity, mcp, policy
-//! snapshot: config, registry, routing, session
+//! snapshot: config, policy, registry, routing, session
 //! net: config, identity, mcp, registry, routing, secret, time
-//! store: config, mcp, registry, secret, time
+//! store: config, mcp, policy, registry, secret, time
 //! telemetry: audit, config, credential, mcp, policy, time
 //! gateway: audit, config, credential, identity, lifecycle, mcp, net, policy, registry, routing, secret, session, snapshot, telemetry, time
 //! control: audit, config, credential, identity, lifecycle, mcp, net, policy, registry, routing, secret, session, snapshot, store, telemetry, time
 //! demo: secret, time
-//! cli: config, secret
+//! cli: config, demo, policy, secret
 //! app: cli, config, control, demo, gateway, lifecycle, net, snapshot, store, telemetry, time
 //! ```
 //!

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::config::Config;
+use crate::policy::quarantine::Quarantines;
 use crate::registry::{Catalog, Issuer, Route, Server};
 use crate::routing::region::Locator;
 use crate::session::{Revocations, Ring};
@@ -76,6 +77,7 @@ pub struct Live {
     turn: Mutex<()>,
     generation: watch::Sender<u64>,
     revocations: Revocations,
+    quarantines: ArcSwap<Quarantines>,
 }
 
 impl Live {
@@ -84,7 +86,13 @@ impl Live {
     pub fn new(first: Snapshot) -> Self {
         let generation = watch::Sender::new(first.generation);
         let revocations = Revocations::new(first.config.admin.as_ref().map_or(0, |admin| admin.revocations));
-        Self { current: ArcSwap::from_pointee(first), turn: Mutex::default(), generation, revocations }
+        Self {
+            current: ArcSwap::from_pointee(first),
+            turn: Mutex::default(),
+            generation,
+            revocations,
+            quarantines: ArcSwap::default(),
+        }
     }
 
     /// The snapshot of this moment, to keep.
@@ -114,6 +122,17 @@ impl Live {
     #[must_use]
     pub fn revocations(&self) -> &Revocations {
         &self.revocations
+    }
+
+    /// What is stopped. Not part of a snapshot either: it holds at once, and for what is under way.
+    #[must_use]
+    pub fn quarantines(&self) -> Guard<Arc<Quarantines>> {
+        self.quarantines.load()
+    }
+
+    /// Puts these quarantines in place of all others.
+    pub fn stop(&self, quarantines: Quarantines) {
+        self.quarantines.store(Arc::new(quarantines));
     }
 
     /// Gives another catalog, and all else as it is, to every request that starts from now on. That is no other generation:

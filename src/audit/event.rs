@@ -57,6 +57,10 @@ pub struct Event {
     pub act: Option<Box<Act>>,
     /// What the upstream saw in `Authorization`, but for the secret itself.
     pub credential: Option<Credential>,
+    /// The budget that it was refused for.
+    pub budget: Option<Budget>,
+    /// What a taint has to do with it: a word of a fixed set.
+    pub taint: Option<&'static str>,
     /// The HTTP status the client got; absent when it got none.
     pub status: Option<u16>,
     /// How it ended.
@@ -95,6 +99,12 @@ pub enum EventKind {
     /// A request to a route, whatever became of it.
     #[default]
     McpRequest,
+    /// A quarantine is over by itself.
+    QuarantineExpired,
+    /// Somebody has let go what was stopped.
+    QuarantineLifted,
+    /// Somebody has stopped a principal, an agent or a tool.
+    QuarantineSet,
     /// Somebody has approved a server or a definition; it may take others, too.
     RegistryApproved,
     /// Somebody has changed what a server is.
@@ -130,6 +140,10 @@ pub enum AdminEvent {
     ItemAction,
     /// Asked what the rules would say of somebody.
     PolicyExplain,
+    /// Let go what was stopped.
+    QuarantineLift,
+    /// Stopped a principal, an agent or a tool.
+    QuarantineSet,
     /// Wanted something that nobody is let do without signing in, or without a role.
     Refused,
     /// Did something to a server: the act's word says what.
@@ -286,6 +300,15 @@ pub struct Credential {
     pub cached: bool,
 }
 
+/// A budget that was exceeded.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Budget {
+    /// As the configuration calls it.
+    pub name: Arc<str>,
+    /// Which limit of it: a word of a fixed set.
+    pub limit: &'static str,
+}
+
 /// HMAC-SHA-256 of something that must be recognizable but not readable.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Digest([u8; 32]);
@@ -355,6 +378,13 @@ impl Event {
         if let Some(credential) = &self.credential {
             line.object("credential", |object| credential.write(object));
         }
+        if let Some(budget) = &self.budget {
+            line.object("budget", |object| {
+                object.string("name", &budget.name);
+                object.label("limit", budget.limit);
+            });
+        }
+        line.optional_label("taint", self.taint);
         if let Some(status) = self.status {
             line.number("status", u64::from(status));
         }
@@ -395,6 +425,9 @@ impl EventKind {
             Self::HttpAnswered => "http.answered",
             Self::McpOpened => "mcp.opened",
             Self::McpRequest => "mcp.request",
+            Self::QuarantineExpired => "quarantine.expired",
+            Self::QuarantineLifted => "quarantine.lifted",
+            Self::QuarantineSet => "quarantine.set",
             Self::RegistryApproved => "registry.approved",
             Self::RegistryChanged => "registry.changed",
             Self::RegistryDrifted => "registry.drifted",
@@ -427,6 +460,8 @@ impl AdminEvent {
             Self::ConfigReload => "admin.config_reload",
             Self::ItemAction => "admin.item_action",
             Self::PolicyExplain => "admin.policy_explain",
+            Self::QuarantineLift => "admin.quarantine_lift",
+            Self::QuarantineSet => "admin.quarantine_set",
             Self::Refused => "admin.refused",
             Self::ServerAction => "admin.server_action",
             Self::ServerChange => "admin.server_change",

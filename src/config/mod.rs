@@ -28,16 +28,18 @@ use crate::identity::IssuerPolicy;
 pub use crate::identity::TokenTypes;
 use crate::mcp::ItemKind;
 use crate::policy::Effect;
+use crate::policy::budget::Budget;
 use crate::policy::rule::RuleSpec;
+use crate::policy::taint::TaintRules;
 use crate::routing::region::RegionSpec;
 use crate::routing::rule::{CircuitSpec, OnInstanceLoss, RoutingSpec, ShadowSpec};
 use crate::routing::subset::Traits;
 use crate::secret::Secret;
 
 pub use agents::{AgentClaimsConfig, AgentIssuerConfig, AgentUse, AgentsConfig, AttesterConfig, ServerIdentityConfig};
-pub use files::{ThisMachine, load, load_shape};
+pub use files::{ThisMachine, control_sock, load, load_shape};
 pub use problem::{Complaint, Position, Problem, Report};
-pub use read::{Compile, Registered, Summary, counted, read, read_registered, read_shape};
+pub use read::{Compile, Registered, Summary, control_sock_in, counted, read, read_registered, read_shape};
 pub use secrets::{FoundFile, Machine};
 
 /// The least that starts, as `conf/minimal.yaml`.
@@ -85,6 +87,12 @@ pub struct Config {
     pub agents: Option<Arc<AgentsConfig>>,
     /// The MCP servers.
     pub servers: Vec<Arc<ServerConfig>>,
+    /// How much is enough.
+    pub budgets: Vec<Arc<Budget>>,
+    /// Where budgets are counted for all gateways; `None`: each counts for itself.
+    pub budgets_store: Option<BudgetsStore>,
+    /// Which tools must not follow which; `None`: nobody minds.
+    pub taint: Option<Arc<TaintRules>>,
     /// The public paths.
     pub routes: Vec<Arc<RouteConfig>>,
     /// The file as it was written, comments left out.
@@ -122,6 +130,8 @@ pub struct ServerSettings {
     pub pid_file: Option<PathBuf>,
     /// The socket over which an upgrade hands over the listeners.
     pub upgrade_sock: Option<PathBuf>,
+    /// The socket over which `portcullis quarantine` finds the running process; `None`: it cannot.
+    pub control_sock: Option<PathBuf>,
     /// How long the old process serves its open streams after an upgrade. Default: 30.
     pub grace_period_seconds: u64,
     /// How long `/readyz` says 503 before SIGTERM closes the listening sockets, so that a load balancer notices.
@@ -284,6 +294,17 @@ pub struct RoleGroups {
     pub viewer: Vec<Box<str>>,
 }
 
+/// `budgets_store.redis:`
+#[derive(Clone, Debug)]
+pub struct BudgetsStore {
+    /// `redis://` or `rediss://`, with the password.
+    pub url: Secret<String>,
+    /// What every key begins with. Default: portcullis.
+    pub prefix: Box<str>,
+    /// How long one request waits for an answer; then its budgets are counted here. Default: 50 ms.
+    pub timeout: Duration,
+}
+
 /// `audit:`
 #[derive(Clone, Debug)]
 pub struct AuditSettings {
@@ -359,6 +380,12 @@ pub struct Limits {
     /// Sessions of which is kept what would have to be said again (`on_instance_loss: reinitialize`), 64 KiB of each at most.
     /// Default: 16384.
     pub handover_sessions: usize,
+    /// Counts that budgets keep at once, one for each limit and key. Default: 131072.
+    pub budget_cells: usize,
+    /// Marks of what has read untrusted content. Default: 65536.
+    pub taint_marks: usize,
+    /// Principals, agents and tools that are stopped at once. Default: 1024.
+    pub quarantines: usize,
 }
 
 /// One entry of `issuers:`.
@@ -592,6 +619,14 @@ pub struct RouteConfig {
     pub default: Effect,
     /// `authorization.rules`, in order.
     pub rules: Vec<RuleSpec>,
+}
+
+/// Reads a duration as every key does: a number with ms, s, m, h or d.
+///
+/// # Errors
+/// What is wrong with it, and what would be right.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    values::duration(text).map_err(|wrong| format!("{}; {}", wrong.message, wrong.hint))
 }
 
 /// What is wrong with a rule of a route, found by compiling its conditions.

@@ -3,6 +3,7 @@
 
 mod admin;
 mod agents;
+mod budgets;
 mod governance;
 mod issuer;
 mod process;
@@ -70,6 +71,17 @@ pub fn read(text: &str, machine: &dyn Machine, compile: Compile<'_>) -> Result<C
 /// As [`read`].
 pub fn read_shape(text: &str, compile: Compile<'_>) -> Result<Summary, Vec<Problem>> {
     read_noting(text, Look::ShapeOnly, compile, Log::default()).map(|config| config.summary())
+}
+
+/// Where the control socket of a configuration is, if it says so; nothing else of it is looked at, so that whoever may not
+/// read its secrets can ask.
+///
+/// # Errors
+/// The problem of a text that is not YAML.
+pub fn control_sock_in(text: &str) -> Result<Option<PathBuf>, Problem> {
+    let (root, log) = (yaml::parse(text)?, Log::default());
+    let server = Value::root(&root, &log).follow("server");
+    Ok(server.quietly("control_sock").map(PathBuf::from))
 }
 
 fn read_noting(text: &str, look: Look<'_>, compile: Compile<'_>, log: Log) -> Result<Config, Vec<Problem>> {
@@ -147,6 +159,14 @@ fn whole(root: &Node, log: &Log, look: Look<'_>, compile: Compile<'_>) -> Option
             v.some(|v| route::route(v, public_url.as_deref().unwrap_or_default(), names, compile))
         });
 
+        let known = budgets::Known {
+            routes: top.map().follow("routes").each("path").into_iter().map(|(path, _)| path).collect(),
+            servers: names.servers.clone(),
+        };
+        let budgets = top.or("budgets", Vec::new(), |v| budgets::budgets(v, &known));
+        let budgets_store = top.optional("budgets_store", |v| budgets::store(v, look));
+        let taint = top.optional("taint", |v| budgets::taint(v, &known));
+
         let admin = match &admin_section {
             Some(section) => admin::admin(section, issuers.as_deref(), &plain, look).map(Some),
             None => Some(None),
@@ -175,6 +195,9 @@ fn whole(root: &Node, log: &Log, look: Look<'_>, compile: Compile<'_>) -> Option
                 None => None,
             },
             servers: shared(servers?),
+            budgets: budgets?,
+            budgets_store: budgets_store?,
+            taint: taint?.map(Arc::new),
             routes: shared(routes?),
             public_url: public_url?,
             document: Document(Arc::new(root.to_json())),

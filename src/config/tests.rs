@@ -50,6 +50,7 @@ fn the_least_configuration_has_every_documented_default() {
             work_stealing: true,
             pid_file: None,
             upgrade_sock: None,
+            control_sock: None,
             grace_period_seconds: 30,
             drain_seconds: 1,
             graceful_shutdown_timeout_seconds: 10,
@@ -88,6 +89,9 @@ fn the_least_configuration_has_every_documented_default() {
             decision_cache: 65_536,
             revoked_sessions: 65_536,
             handover_sessions: 16_384,
+            budget_cells: 131_072,
+            taint_marks: 65_536,
+            quarantines: 1024,
         }
     );
     assert_eq!(

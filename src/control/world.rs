@@ -115,6 +115,7 @@ pub fn build(
         let problem = |cause: String| BuildError::Route { path: Arc::clone(&route.path), cause };
         let server = route.servers.first().and_then(|name| servers.iter().find(|server| server.name() == name));
         let server = Arc::clone(server.ok_or_else(|| problem("its server is not declared".into()))?);
+        let server_name = Arc::clone(server.name());
         let accepted: Vec<Arc<Issuer>> =
             issuers.iter().filter(|issuer| route.issuers.contains(&issuer.config.name)).cloned().collect();
         let document = ResourceMetadata::new(
@@ -142,6 +143,8 @@ pub fn build(
                 let required = used == AgentUse::Required;
                 RouteAgents { required, trust }
             }),
+            budgets: config.budgets.iter().filter(|budget| budget.is_for(&route.path, &server_name)).cloned().collect(),
+            taint: config.taint.as_ref().and_then(|rules| rules.at(&server_name)),
             policy,
             challenges,
         }));

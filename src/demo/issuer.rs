@@ -54,7 +54,8 @@ pub struct SampleUser {
 /// The sample authorization server.
 pub struct Issuer {
     url: String,
-    resource: String,
+    /// What sample users get tokens for; the first when they name none.
+    resources: Vec<String>,
     key: SigningKey,
     users: [SampleUser; 3],
     client_secret: Secret<String>,
@@ -72,7 +73,7 @@ pub struct Grant<'a> {
     pub scopes: &'a [&'a str],
     /// `aud`.
     pub audience: &'a str,
-    /// `client_id`, and `act.sub` when the client acts for the user (RFC 8693 §4.1).
+    /// `client_id`, and `act`: the client acts for the user (RFC 8693 §4.1).
     pub client: Client,
     /// `exp` less `iat`.
     pub lifetime: Duration,
@@ -89,7 +90,7 @@ pub enum Client {
 
 impl Issuer {
     /// Makes keys, passwords and the gateway's client secret. `url` is the issuer identifier, `resource` the gateway's
-    /// resource identifier: the one `aud` that sample users get tokens for.
+    /// resource identifier: the `aud` of the tokens that sample users get.
     ///
     /// # Errors
     /// [`NoRandomness`] when the system's random source fails.
@@ -99,13 +100,20 @@ impl Issuer {
         };
         Ok(Self {
             url,
-            resource,
+            resources: vec![resource],
             key: SigningKey::generate()?,
             users: [user("alice", &[READ])?, user("bob", &[READ, WRITE])?, user("carol", &[])?],
             client_secret: Secret::new(random_text::<32>()?),
             redirect_uri: None,
             codes: Codes::default(),
         })
+    }
+
+    /// Gives sample users tokens for another resource of the gateway's, too.
+    #[must_use]
+    pub fn granting_for(mut self, resource: String) -> Self {
+        self.resources.push(resource);
+        self
     }
 
     /// Signs sample people in for the client at `redirect_uri`, too.
@@ -155,9 +163,7 @@ impl Issuer {
         claim("sub", json!(grant.user));
         claim("aud", json!(grant.audience));
         claim("client_id", json!(grant.client.id()));
-        if grant.client == Client::Gateway {
-            claim("act", json!({ "sub": grant.client.id() }));
-        }
+        claim("act", grant.client.actor());
         if !grant.scopes.is_empty() {
             claim("scope", json!(grant.scopes.join(" ")));
         }
@@ -190,6 +196,10 @@ impl Issuer {
             .route("/authorize", get(sign_in::choose).post(sign_in::chosen))
             .layer(DefaultBodyLimit::max(FORM_BYTES_MAX))
             .with_state(self)
+    }
+
+    fn resource(&self) -> &str {
+        self.resources.first().map_or("", String::as_str)
     }
 
     fn metadata(&self) -> Value {
@@ -248,18 +258,16 @@ impl Issuer {
             .iter()
             .find(|user| user.name == name && same(user.password.expose(), password))
             .ok_or(Refusal::InvalidGrant)?;
-        // RFC 8707 §2: the resource the token is for. There is one, so naming it is optional.
-        if form.one("resource")?.is_some_and(|resource| resource != self.resource) {
-            return Err(Refusal::InvalidTarget);
-        }
-        let scopes = granted(form.one("scope")?, |scope| user.scopes.contains(&scope))?;
-        let grant = Grant {
-            user: user.name,
-            scopes: &scopes,
-            audience: &self.resource,
-            client: Client::Agent,
-            lifetime: USER_TOKEN_LIFETIME,
+        // RFC 8707 §2: the resource the token is for. One is usual, so naming it is optional.
+        let audience = match form.one("resource")? {
+            None => self.resource(),
+            Some(asked) => {
+                self.resources.iter().find(|resource| *resource == asked).ok_or(Refusal::InvalidTarget)?.as_str()
+            }
         };
+        let scopes = granted(form.one("scope")?, |scope| user.scopes.contains(&scope))?;
+        let grant =
+            Grant { user: user.name, scopes: &scopes, audience, client: Client::Agent, lifetime: USER_TOKEN_LIFETIME };
         let token = self.mint(&grant, now).map_err(|_| Refusal::ServerError)?;
         Ok(json!({
             "access_token": token,
@@ -288,7 +296,7 @@ impl Issuer {
         let subject_token = form.one("subject_token")?.ok_or(Refusal::InvalidRequest("subject_token is missing"))?;
         // RFC 8693 §2.2.2: a subject token that is not acceptable is `invalid_request`.
         let subject = self
-            .verify(subject_token, &self.resource, now)
+            .verify(subject_token, self.resource(), now)
             .map_err(|_| Refusal::InvalidRequest("subject_token is not acceptable"))?;
         let claim = |name| subject.get(name).and_then(Value::as_str);
         let user = claim("sub").ok_or(Refusal::InvalidRequest("subject_token has no subject"))?;
@@ -330,6 +338,17 @@ impl Issuer {
 }
 
 impl Client {
+    /// What tokens say of it as the actor: of an agent also what OIDC-A 1.0 has words for.
+    fn actor(self) -> Value {
+        match self {
+            Self::Agent => json!({
+                "sub": self.id(), "agent_type": "assistant", "agent_provider": "agents.example",
+                "agent_model": "sample-1", "agent_version": env!("CARGO_PKG_VERSION"), "agent_instance_id": "demo-agent-1",
+            }),
+            Self::Gateway => json!({ "sub": self.id() }),
+        }
+    }
+
     /// Its client id.
     #[must_use]
     pub fn id(self) -> &'static str {

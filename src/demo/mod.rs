@@ -1,4 +1,5 @@
-//! How does it feel? A whole installation on one machine: an issuer, a tool server of two instances, and a self-check.
+//! How does it feel? A whole installation on one machine: an issuer, a tool server of two instances, a mail server that is
+//! to be registered, and a self-check.
 //!
 //! [`prepare`] binds the sockets and writes the gateway's configuration; the caller starts the gateway with it, in the
 //! same process; [`spawn`] serves the rest beside it, makes the calls that a visitor would make, and says what it saw.
@@ -7,7 +8,9 @@
 pub mod call;
 pub mod issuer;
 pub mod loopback;
+pub mod mail;
 pub mod private_dir;
+mod scenario;
 mod screen;
 pub mod selfcheck;
 pub mod setup;
@@ -18,7 +21,7 @@ pub mod tools;
 use std::fs::File;
 use std::io;
 use std::io::Read as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::thread::JoinHandle;
@@ -30,15 +33,18 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::demo::call::Call;
+use crate::demo::call::Sender;
 use crate::demo::issuer::Client;
 use crate::demo::issuer::Issuer;
 use crate::demo::screen::Screen;
 use crate::demo::selfcheck::SelfCheck;
 use crate::demo::selfcheck::Tokens;
 use crate::demo::selfcheck::calls;
+use crate::demo::setup::MAIL_ROUTE;
 use crate::demo::setup::Places;
 use crate::demo::setup::ROUTE;
 
+pub use scenario::Scenario;
 pub use selfcheck::Outcome;
 pub use setup::DemoError;
 pub use setup::Prepared;
@@ -76,8 +82,12 @@ pub fn spawn(
                 return on_end(Outcome::default());
             }
         };
-        let Prepared { directory, places, issuer, issuer_listener, instances, .. } = prepared;
+        let Prepared { directory, config_path, places, scenario, issuer, issuer_listener, instances, mail, .. } =
+            prepared;
+        let (mail, mail_listener) = mail;
+        let programme = Programme { places, config: config_path, scenario, until };
         let stop = CancellationToken::new();
+        runtime.spawn(mail_listener.serve(mail.router(stop.child_token()), stop.child_token()));
         let mut tool_server = Vec::new();
         runtime.spawn(issuer_listener.serve(Arc::clone(&issuer).router(), stop.child_token()));
         for (instance, listener) in instances {
@@ -86,7 +96,7 @@ pub fn spawn(
         }
         let outcome = runtime.block_on(async {
             tokio::select! {
-                outcome = show(&places, &issuer, tool_server, until, Screen::stdout()) => Some(outcome),
+                outcome = show(&programme, &issuer, tool_server, Screen::stdout()) => Some(outcome),
                 () = told_to_stop() => None,
             }
         });
@@ -104,14 +114,18 @@ pub const READY_WITHIN: Duration = Duration::from_secs(30);
 const READY_LOOK_EVERY: Duration = Duration::from_millis(50);
 const AUDIT_LOOK_EVERY: Duration = Duration::from_millis(200);
 
-/// The programme from the first line on the screen to the last.
-async fn show(
-    places: &Places,
-    issuer: &Issuer,
-    instances: Vec<tools::Instance>,
+/// What is shown where, and for how long.
+struct Programme {
+    places: Places,
+    /// The gateway's configuration.
+    config: PathBuf,
+    scenario: Option<Scenario>,
     until: Until,
-    mut screen: Screen,
-) -> Outcome {
+}
+
+/// The programme from the first line on the screen to the last.
+async fn show(programme: &Programme, issuer: &Issuer, instances: Vec<tools::Instance>, mut screen: Screen) -> Outcome {
+    let Programme { places, config, scenario, until } = programme;
     let tokens = async {
         let http = http_client()?;
         ready(&http, places).await?;
@@ -139,11 +153,15 @@ async fn show(
         metrics_url: format!("http://{}/metrics", places.metrics),
         issuer_url: issuer.url().to_owned(),
         audit: places.audit.clone(),
+        config: config.clone(),
         instances,
         tokens,
     };
-    screen.say("What the demo sees when it makes these calls itself:\n");
-    let outcome = check.run(&mut screen).await;
+    match scenario {
+        Some(scenario) => screen.say(scenario.introduction()),
+        None => screen.say("What the demo sees when it makes these calls itself:\n"),
+    }
+    let outcome = check.run(*scenario, &mut screen).await;
     match until {
         Until::SelfCheck => outcome,
         Until::Signal => {
@@ -165,11 +183,11 @@ fn introduce(screen: &mut Screen, places: &Places, issuer: &Issuer, instances: &
   issuer       {issuer}
   tool server  instances {ids}, behind the gateway
   metrics      http://{metrics}/metrics
-  admin        http://{admin}/
+  admin pages  http://{admin}/
+  sign in      http://{admin}/signin   as {staff}: no password, the sample issuer asks who you are
   status       http://{admin}/status
   audit        {audit}
-
-Sign in to the admin pages at http://{admin}/signin as {staff}: no password, the sample issuer asks who you are.
+  mail server  http://{mail}   of a vendor; nobody has registered it yet, so nobody can call it
 
 The sample users, with tokens for an hour. Alice may read, Bob may write too, Carol may do nothing.
 
@@ -182,6 +200,7 @@ CAROL='{carol}'
         metrics = places.metrics,
         admin = places.admin,
         staff = sign_in::STAFF.map(|staff| staff.name).join(", "),
+        mail = places.mail,
         audit = places.audit.display(),
         alice = tokens.alice,
         bob = tokens.bob,
@@ -209,6 +228,24 @@ CAROL='{carol}'
         .join("\n"),
     );
     if let Some(alice) = issuer.users().first() {
+        let mail_url = format!("http://{gateway}{MAIL_ROUTE}");
+        line(
+            "Govern a tool. On the admin pages dana registers the server mail, at the address above and the public path /mail, for\n\
+             # callers with the scope tools:read; erin and frank approve it, then its tools. Then Alice may call it:",
+            [
+                format!(
+                    "MAIL=$(curl -s {}/token {} -d resource={mail_url} | sed 's/.*\"access_token\":\"\\([^\"]*\\)\".*/\\1/')",
+                    issuer.url(),
+                    log_in_form(alice).map(|(name, value)| format!("-d {name}={value}")).join(" ")
+                ),
+                calls::search_mail().curl("-s", &mail_url, Sender::User { variable: "MAIL", token: "" }),
+            ]
+            .join("\n"),
+        );
+        line(
+            "Its vendor ships another release, with the same names: from then on the call is refused. See the approvals page.",
+            format!("curl -sX POST http://{}/release/2", places.mail),
+        );
         line(
             "When the hour is over: a fresh token for Alice.",
             format!(
@@ -346,7 +383,7 @@ mod tests {
 
     #[tokio::test]
     async fn every_sample_user_gets_a_token_from_the_token_endpoint() {
-        let prepared = prepare((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let prepared = prepare((Ipv4Addr::LOCALHOST, 0).into(), None).unwrap();
         let issuer = Arc::clone(&prepared.issuer);
         let stop = CancellationToken::new();
         tokio::spawn(prepared.issuer_listener.serve(Arc::clone(&issuer).router(), stop.clone()));

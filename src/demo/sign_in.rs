@@ -12,7 +12,7 @@ use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, LOCATION};
 use axum::response::{Html, IntoResponse, Response};
 use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use ring::digest;
 use serde_json::{Map, Value, json};
 
@@ -97,10 +97,10 @@ pub(super) async fn choose(
     Query(asked): Query<Vec<(String, String)>>,
 ) -> Result<Response, StatusCode> {
     let asked_for = Asked::read(&issuer, &asked)?;
-    let mut page = String::from(
+    let mut page = format!(
         "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\">\
-         <meta name=\"viewport\" content=\"width=device-width\"><title>Sample issuer</title>\
-         <h1>Sample issuer</h1><p>This page belongs to the demo. Who are you?</p>\n",
+         <meta name=\"viewport\" content=\"width=device-width\"><title>Sample issuer</title><style>{STYLE}</style>\
+         <main><h1>Sample issuer</h1><p>This page belongs to the demo. Who are you?</p>\n",
     );
     for staff in STAFF {
         // Everything here is ours, or made of the characters of base64url.
@@ -109,7 +109,7 @@ pub(super) async fn choose(
             "<form method=\"post\" action=\"/authorize\">\
              <input type=\"hidden\" name=\"state\" value=\"{}\"><input type=\"hidden\" name=\"nonce\" value=\"{}\">\
              <input type=\"hidden\" name=\"code_challenge\" value=\"{}\">\
-             <p><button name=\"person\" value=\"{name}\">{name}</button> {}</p></form>",
+             <p><button name=\"person\" value=\"{name}\">{name}</button> <span>{}</span></p></form>",
             asked_for.state,
             asked_for.nonce,
             asked_for.code_challenge,
@@ -117,7 +117,10 @@ pub(super) async fn choose(
             name = staff.name,
         );
     }
-    let headers = [(CACHE_CONTROL, "no-store"), (CONTENT_SECURITY_POLICY, PAGE_POLICY)];
+    page.push_str("</main></html>\n");
+    let digest = STANDARD.encode(digest::digest(&digest::SHA256, STYLE.as_bytes()).as_ref());
+    let policy = format!("{PAGE_POLICY}; style-src 'sha256-{digest}'");
+    let headers = [(CACHE_CONTROL, "no-store".to_owned()), (CONTENT_SECURITY_POLICY, policy)];
     Ok((headers, Html(page)).into_response())
 }
 
@@ -183,5 +186,14 @@ fn plain(form: &[(String, String)], name: &str) -> Result<String, StatusCode> {
 
 const CODE_LIFETIME: Duration = Duration::from_secs(120);
 const CODES_MAX: usize = 64;
+const STYLE: &str = ":root{color-scheme:light dark;font:15px/1.5 system-ui,sans-serif}\
+                     body{margin:0;background:light-dark(#f5f6f8,#0c0f13);color:light-dark(#171b21,#e3e7ed)}\
+                     main{max-width:34rem;margin:min(14vh,7rem) auto;padding:0 1rem}h1{font-size:1.6rem;margin:0}\
+                     form p{display:flex;gap:1rem;align-items:center;margin:.6rem 0;padding:.7rem .9rem;border-radius:9px;\
+                     background:light-dark(#fff,#13171d);border:1px solid light-dark(#e2e5ea,#252c35)}\
+                     button{font:inherit;font-weight:600;min-width:5rem;padding:.35rem .8rem;border:0;border-radius:6px;\
+                     background:light-dark(#2450b8,#3865d6);color:#fff;cursor:pointer}\
+                     button:focus-visible{outline:2px solid light-dark(#2450b8,#8caefb);outline-offset:2px}";
+
 // `form-action` holds for where a form leads in the end, too: the gateway's own page.
 const PAGE_POLICY: &str = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'";

@@ -16,18 +16,20 @@ use pingora::{Error, ErrorSource, ErrorType, OrErr, RetryType};
 use pingora_proxy::Session as Client;
 
 use crate::config::UpstreamTimeouts;
-use crate::identity::{Caller, Principal};
+use crate::identity::Caller;
 use crate::mcp::{Era, Message, Method as McpMethod, Target};
 use crate::registry::Server;
 use crate::routing::rule::names_tool;
 use crate::snapshot::Live;
+use crate::time::Clock;
 
 use super::Shell;
 use super::credentials::Obtained;
 use super::pipeline::{Admitted, Ask, SESSION_ID};
 use super::record::{Record, X_REQUEST_ID};
 use super::rejection::Rejection;
-use super::watchdog::{Limits, Owner, RanOut, Turn};
+use super::stops::Owner;
+use super::watchdog::{Limits, RanOut, Turn};
 
 /// How long one request waits for its server: the three limits of `servers[].timeouts`, each at its time.
 pub(super) struct Patience {
@@ -36,17 +38,17 @@ pub(super) struct Patience {
     total: Duration,
     /// The hard end; known when the request is first sent.
     until: Option<Instant>,
-    owner: Owner,
+    owner: Arc<Owner>,
     live: Arc<Live>,
     /// Keeps the limits while the server is silent. `None` over HTTP/2.
     turn: Option<Turn>,
 }
 
 impl Patience {
-    /// For a request of `principal`, which `live` may say to end.
-    pub(super) fn new(timeouts: &UpstreamTimeouts, principal: &Principal, live: &Arc<Live>) -> Self {
+    /// For a request of `owner`, which `live` may say to end.
+    pub(super) fn new(timeouts: &UpstreamTimeouts, owner: Owner, live: &Arc<Live>) -> Self {
         let UpstreamTimeouts { first_byte, idle, total, .. } = *timeouts;
-        let owner = Owner { principal: principal.clone(), since: Instant::now() };
+        let owner = Arc::new(owner);
         Self { first_byte, idle, total, until: None, owner, live: Arc::clone(live), turn: None }
     }
 
@@ -72,7 +74,7 @@ impl Patience {
         let limits = Limits { until, silence: Some(self.idle) };
         match &self.turn {
             Some(turn) => turn.heard(limits, now),
-            None if now >= until || self.is_ended() => Err(RanOut),
+            None if now >= until || self.ended().is_some() => Err(RanOut),
             None => Ok(()),
         }
     }
@@ -89,9 +91,9 @@ impl Patience {
         self.turn = None;
     }
 
-    /// Whether somebody has ended the sessions of whoever asked, since they asked.
-    pub(super) fn is_ended(&self) -> bool {
-        self.live.revocations().ended_open(&self.owner.principal, self.owner.since)
+    /// How somebody has ended the request from outside: the sessions of whoever asked, or what was stopped.
+    pub(super) fn ended(&self) -> Option<Rejection> {
+        self.owner.ended(self.live.revocations(), &self.live.quarantines(), Clock.now())
     }
 
     /// Whether the request's time has run out.

@@ -3,6 +3,7 @@
 mod agents;
 mod annotations;
 mod body;
+mod budgets;
 mod credentials;
 mod decisions;
 pub mod door;
@@ -19,7 +20,9 @@ mod rejection;
 mod respond;
 mod revoked;
 mod shadow;
+mod stops;
 pub mod sweep;
+mod taint;
 mod tokens;
 mod trial;
 mod watchdog;
@@ -49,6 +52,7 @@ use crate::time::Clock;
 
 use self::agents::Agents;
 use self::annotations::Annotations;
+use self::budgets::{Counters, Spent};
 use self::decisions::Decisions;
 use self::exchange::Exchanger;
 use self::forward::Patience;
@@ -61,7 +65,9 @@ use self::rejection::Rejection;
 use self::respond::Answer;
 use self::revoked::Revoked;
 use self::shadow::{Comparison, ReadOnlyTools};
+use self::stops::Owner;
 use self::sweep::Sweep;
+use self::taint::Marks;
 use self::tokens::Tokens;
 use self::trial::Trial;
 use self::watchdog::Watchdog;
@@ -83,6 +89,8 @@ struct Shell {
     decisions: Decisions,
     exchanger: Exchanger,
     revoked: Revoked,
+    budgets: Arc<Counters>,
+    marks: Marks,
     annotations: Annotations,
     read_only: ReadOnlyTools,
     handovers: Handovers,
@@ -275,8 +283,10 @@ impl ProxyHttp for Gateway {
         let mut rejection = exchange.stage.rejection(error);
         if self.shell.lifecycle.is_ending() && matches!(rejection, Rejection::UpstreamTimeout) {
             rejection = Rejection::ShuttingDown;
-        } else if matches!(rejection, Rejection::UpstreamTimeout) && exchange.is_ended() {
-            rejection = Rejection::UnknownSession;
+        } else if matches!(rejection, Rejection::UpstreamTimeout)
+            && let Some(ended) = exchange.ended()
+        {
+            rejection = ended;
         }
         exchange.record.refused(&rejection);
         if let Stage::Admitted(forwarded) = &mut exchange.stage {
@@ -332,6 +342,11 @@ impl Gateway {
             decisions: Decisions::new(limits.decision_cache, metrics.cache(CacheName::Decision).clone()),
             exchanger: credentials::exchanger(outbound, limits.credential_cache, &metrics),
             revoked: Revoked::new(limits.revoked_sessions),
+            budgets: {
+                let store = live.peek().config.budgets_store.clone();
+                Arc::new(Counters::new(limits.budget_cells, store.as_ref(), Arc::clone(&metrics)))
+            },
+            marks: Marks::new(limits.taint_marks),
             annotations: Annotations::default(),
             read_only: ReadOnlyTools::default(),
             handovers: Handovers::new(limits.handover_sessions),
@@ -383,7 +398,7 @@ impl Gateway {
         match pipeline::admit(&self.shell, world, client, &mut exchange.record).await {
             Ok(admitted) => {
                 let timeouts = &admitted.route.server.config.timeouts;
-                let patience = Patience::new(timeouts, admitted.caller.principal(), &self.shell.live);
+                let patience = Patience::new(timeouts, Owner::of(&admitted), &self.shell.live);
                 let (answer, attempt) = (Answer::Awaited, Attempt::default());
                 let shadow = shadow::begin(&self.shell, &admitted, client, &exchange.record);
                 let forwarded = Forwarded { admitted, answer, attempt, patience, shadow, failure: None };
@@ -495,10 +510,18 @@ impl Stage {
     }
 }
 
+impl Forwarded {
+    /// The answer is whole.
+    fn end(&mut self) {
+        self.patience.end();
+        self.admitted.spent.iter_mut().for_each(Spent::release);
+    }
+}
+
 impl Exchange {
-    /// Whether somebody has ended the sessions of whoever asked.
-    fn is_ended(&self) -> bool {
-        self.stage.forwarded().is_ok_and(|forwarded| forwarded.patience.is_ended())
+    /// How somebody has ended the request from outside, if somebody has.
+    fn ended(&self) -> Option<Rejection> {
+        self.stage.forwarded().ok().and_then(|forwarded| forwarded.patience.ended())
     }
 }
 

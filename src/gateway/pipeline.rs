@@ -19,6 +19,7 @@ use crate::session::{self, Binding, Session};
 use crate::snapshot::Snapshot;
 
 use super::agents::{self, Acting};
+use super::budgets::{self, Spent};
 use super::credentials::{self, Obtained};
 use super::handover::{self, Takeover};
 use super::meters::RouteMeters;
@@ -26,7 +27,7 @@ use super::placement::{Placed, Seen};
 use super::record::Record;
 use super::rejection::Rejection;
 use super::trial::Trial;
-use super::{Shell, body, governance, local, placement, tokens};
+use super::{Shell, body, governance, local, placement, stops, taint, tokens};
 
 /// Everything that was decided about a request that may go on. Made by [`admit`] and nowhere else.
 pub(super) struct Admitted {
@@ -48,6 +49,8 @@ pub(super) struct Admitted {
     pub(super) session: Option<Session>,
     /// Proof that the policy allows it, for each message. Forwarding asks for it.
     pub(super) permits: Permits,
+    /// What it draws on its budgets, until it ends.
+    pub(super) spent: Option<Spent>,
     /// Where it goes.
     pub(super) instance: Arc<Instance>,
     /// What the routing rules have to do with it.
@@ -97,6 +100,7 @@ pub(super) async fn admit(
     let (caller, subject_token) = authenticate(shell, &route, &meters, client, record).await?;
     placement::locate(&world, &caller, client, record);
     let agent = agents::acting(shell, &route, &caller, &subject_token, &client.req_header().headers, record).await?;
+    stops::check_caller(shell, &caller, agent.as_ref())?;
     let ask = classify(shell, &world, &route, client, record).await?;
     record.arrived_at = shell.clock.now();
     let session = open_session(shell, &world, &route, &caller, &ask, client, record)?;
@@ -104,7 +108,10 @@ pub(super) async fn admit(
     let who = Who { caller: &caller, token: &subject_token, agent: agent.as_ref() };
     let permits = decide(shell, &route, who, server_identity.as_deref(), &ask, client, record)?;
     governance::check(shell, &world, &route, &ask, record)?;
+    stops::check_tools(shell, &route, &ask)?;
     let seen = Seen { who, server_identity: server_identity.as_deref(), ask: &ask, client };
+    record.taint = taint::check(shell, &route, session.as_ref(), &seen, record)?;
+    let spent = budgets::spend(shell, &route, &meters, &seen, record).await?;
     let placed = placement::pick(shell, &route, session.as_ref(), &seen, record)?;
     promise_record(shell, &world, record).await?;
     let credential = obtain(shell, &route, &meters, who, &permits, record).await?;
@@ -124,6 +131,7 @@ pub(super) async fn admit(
         ask,
         session,
         permits,
+        spent,
         path: placed.path,
         trial: Trial::new(&route, placed.turn, placed.path),
         instance: placed.instance,

@@ -10,7 +10,7 @@ use pingora_proxy::Session as Client;
 use crate::audit;
 use crate::identity::Caller;
 use crate::identity::agent::ServerIdentity;
-use crate::policy::Facts;
+use crate::policy::{Facts, budget};
 use crate::registry::Route;
 use crate::routing::instance::Turn;
 use crate::routing::region::Signs;
@@ -66,6 +66,15 @@ impl<'a> Seen<'a> {
             region: record.region.as_deref(),
             revision: self.ask.revision(),
         }
+    }
+
+    /// The request as budgets and taint rules are asked about it.
+    pub(super) fn asked<'f>(&self, route: &'f Route, facts: &'f Facts<'f>) -> budget::Asked<'f>
+    where
+        'a: 'f,
+    {
+        let server = route.server.name();
+        budget::Asked { caller: self.who.caller, server, messages: self.ask.messages(), facts }
     }
 }
 

@@ -27,6 +27,7 @@ use super::Shell;
 use super::local::{self, AllowedOrigin};
 use super::meters::RouteMeters;
 use super::rejection::Rejection;
+use super::taint::Touch;
 
 /// The facts of one request, noted as they become known. From them its audit record and its metrics are made, once.
 pub(super) struct Record {
@@ -71,6 +72,10 @@ pub(super) struct Record {
     session: Option<audit::Digest>,
     decision: Option<audit::Decision>,
     credential: Option<audit::Credential>,
+    /// The budget that it was refused for.
+    budget: Option<audit::Budget>,
+    /// What a taint has to do with it.
+    pub(super) taint: Option<Touch>,
     /// How it ended, when somebody has said so.
     outcome: Option<Outcome>,
     /// The reason of the refusal or failure.
@@ -129,6 +134,8 @@ impl Record {
             session: None,
             decision: None,
             credential: None,
+            budget: None,
+            taint: None,
             outcome: None,
             reason: None,
             detail: None,
@@ -233,6 +240,9 @@ impl Record {
     pub(super) fn refused(&mut self, rejection: &Rejection) {
         self.reason = Some(rejection.reason());
         self.detail = rejection.detail();
+        if let Rejection::OverBudget(over) = rejection {
+            self.budget = Some(audit::Budget { name: Arc::clone(&over.budget), limit: over.limit.label() });
+        }
         self.outcome = Some(if matches!(rejection, Rejection::ClientGone) {
             Outcome::Aborted
         } else if rejection.status().is_server_error() {
@@ -320,6 +330,8 @@ impl Record {
             registry: None,
             act: None,
             credential: self.credential.clone(),
+            budget: self.budget.clone(),
+            taint: self.taint.map(Touch::label),
             status: None,
             outcome: self.outcome.unwrap_or_default(),
             reason: self.reason,

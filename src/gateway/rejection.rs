@@ -12,6 +12,8 @@ use crate::identity::agent::{AgentError, DelegationError};
 use crate::mcp::{RequestError, RequestId, Revision};
 use crate::registry::record::Cause;
 
+use super::budgets::OverBudget;
+
 /// Every way the gateway refuses.
 #[derive(Clone, Debug)]
 pub(crate) enum Rejection {
@@ -81,8 +83,12 @@ pub(crate) enum Rejection {
     NoInstanceInRegion,
     /// No route has this path.
     NoRoute,
+    /// The call is more than a budget allows.
+    OverBudget(Box<OverBudget>),
     /// `Accept` leaves out what MCP answers with.
     NotAcceptable,
+    /// Somebody has stopped the principal, or the agent, as the word says.
+    QuarantinedCaller(&'static str),
     /// The body is not what MCP speaks.
     Request(RequestError),
     /// The server is not approved, or was taken out of use.
@@ -91,6 +97,12 @@ pub(crate) enum Rejection {
     ShuttingDown,
     /// The server has not proved to be what it must be.
     UnidentifiedServer,
+    /// It would carry something out of a conversation that has read what anybody may have written.
+    Tainted,
+    /// What it reads would have to be marked, and there is no room.
+    TaintFull,
+    /// Somebody has stopped the tool.
+    ToolStopped,
     /// The tool, prompt or resource is not what was approved; none: it was taken out of use.
     ToolQuarantined(Option<Cause>),
     /// The session is unknown, expired, forged or someone else's: all alike.
@@ -165,12 +177,26 @@ impl Rejection {
             Self::NotAcceptable => {
                 (S::NOT_ACCEPTABLE, "not_acceptable", "Accept must cover application/json and text/event-stream")
             }
+            Self::OverBudget(over) => (S::TOO_MANY_REQUESTS, "budget_exceeded", over.advice()),
+            Self::QuarantinedCaller(_) => {
+                (S::FORBIDDEN, "quarantined_caller", "an operator has stopped this caller; do not try again")
+            }
             Self::Request(error) => (error.status(), error.label(), error.public_message()),
             Self::ServerSuspended => (S::FORBIDDEN, "server_suspended", "the server is not approved for use"),
             Self::ShuttingDown => (S::SERVICE_UNAVAILABLE, "shutting_down", "the gateway is being replaced; ask again"),
             Self::UnidentifiedServer => {
                 (S::SERVICE_UNAVAILABLE, "unidentified_server", "the server has not proved what it is")
             }
+            Self::Tainted => (
+                S::FORBIDDEN,
+                "tainted_context",
+                "this conversation has read untrusted content, so it may not send anything out; ask a person to approve, \
+                 or begin anew",
+            ),
+            Self::TaintFull => {
+                (S::SERVICE_UNAVAILABLE, "taint_unavailable", "untrusted content cannot be kept apart at the moment")
+            }
+            Self::ToolStopped => (S::FORBIDDEN, "tool_stopped", "an operator has stopped this tool; do without it"),
             Self::ToolQuarantined(_) => (S::FORBIDDEN, "tool_quarantined", "not approved for use"),
             Self::UnknownSession => (S::NOT_FOUND, "unknown_session", "unknown session; initialize a new one"),
             Self::UnsupportedMediaType => (
@@ -216,6 +242,10 @@ impl Rejection {
             Some(error.label())
         } else if let Self::DelegationRefused(error) = self {
             Some(error.label())
+        } else if let Self::OverBudget(over) = self {
+            Some(over.limit.label())
+        } else if let Self::QuarantinedCaller(what) = self {
+            Some(what)
         } else {
             None
         }
@@ -255,6 +285,9 @@ impl Rejection {
         {
             return Some((WWW_AUTHENTICATE, challenge.clone()));
         }
+        if let Self::OverBudget(over) = self {
+            return Some((RETRY_AFTER, HeaderValue::from(over.retry_after)));
+        }
         (self.status() == StatusCode::SERVICE_UNAVAILABLE).then(|| (RETRY_AFTER, HeaderValue::from_static("1")))
     }
 
@@ -272,6 +305,7 @@ impl Rejection {
             } else {
                 (None, None)
             };
+        let over = if let Self::OverBudget(over) = self { Some(over) } else { None };
         let error = ErrorAnswer {
             jsonrpc: "2.0",
             id: raw(id),
@@ -281,6 +315,8 @@ impl Rejection {
                 data: Some(ErrorData {
                     reason: self.reason(),
                     detail: self.public_detail(),
+                    budget: over.map(|over| &*over.budget),
+                    retry_after: over.map(|over| over.retry_after),
                     request_id,
                     supported,
                     requested,
@@ -302,6 +338,9 @@ impl Rejection {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some((name, value)) = self.header() {
             headers.insert(name, value);
+        }
+        if let Self::OverBudget(over) = self {
+            headers.extend(over.headers());
         }
         response
     }
@@ -332,6 +371,11 @@ struct ErrorData<'a> {
     reason: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<&'static str>,
+    /// The budget that is exceeded, and in how many seconds it may be asked again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    budget: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after: Option<u64>,
     request_id: &'a str,
     /// MCP 2026-07-28: the error of an unsupported version lists the supported ones.
     #[serde(skip_serializing_if = "Option::is_none")]

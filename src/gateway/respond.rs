@@ -15,12 +15,13 @@ use crate::policy::{self, Facts, Item};
 use crate::session::{self, Binding, Session};
 use crate::telemetry::metrics::{OpenStream, SessionEvent};
 
+use super::budgets::Spent;
 use super::governance::Inspection;
 use super::pipeline::{Admitted, Ask, SESSION_ID};
 use super::record::{Record, X_REQUEST_ID};
 use super::rejection::Rejection;
 use super::{Exchange, Forwarded, Gateway, Shell, Stage};
-use super::{credentials, local};
+use super::{credentials, local, taint};
 
 /// How the answer of a server is treated on its way to the client.
 pub(super) enum Answer {
@@ -71,12 +72,13 @@ impl Gateway {
         match heard.and_then(|()| judge_head(&self.shell, forwarded, head, client, record)) {
             Ok(clean) => {
                 if has_no_body(head) {
-                    forwarded.patience.end();
+                    forwarded.end();
                 }
                 let Admitted { trial, route, .. } = &mut forwarded.admitted;
                 trial.answered(&self.shell, route);
                 *head = clean;
-                Ok(())
+                let spent = forwarded.admitted.spent.iter();
+                spent.flat_map(Spent::headers).try_for_each(|(name, value)| head.insert_header(name, value))
             }
             Err(rejection) => {
                 let is_tried_again = forwarded.attempt.renew_credential || forwarded.attempt.reinitialize;
@@ -108,7 +110,13 @@ impl Gateway {
         });
         if end_of_stream {
             patience.end();
+            admitted.spent.iter_mut().for_each(Spent::release);
         }
+        let passed = passed.and_then(|passed| {
+            let spent = admitted.spent.as_ref();
+            spent.map_or(Ok(()), |spent| spent.passes(passed.as_ref(), matches!(answer, Answer::Events(_))))?;
+            Ok(passed)
+        });
         match passed {
             Ok(passed) => {
                 if let Some(passed) = &passed {
@@ -402,6 +410,7 @@ fn with_filter<T>(
         region: record.region.as_deref(),
         revision: admitted.ask.revision(),
     };
+    let quarantines = shell.live.quarantines();
     let mut inspection = Inspection::new(shell, &admitted.world, &route.server, record.arrived_at);
     let mut keep = |item: ListItem<'_>, definition: &str| {
         let is_approved = inspection.shows(&item, definition);
@@ -417,7 +426,11 @@ fn with_filter<T>(
                 Item::Tool(name)
             }
         };
-        is_approved && policy::is_visible(&route.policy, &admitted.caller, route.server.name(), item, &facts)
+        let is_stopped = !quarantines.is_empty()
+            && matches!(item, Item::Tool(name) if quarantines.of_tool(route.server.name(), name, record.arrived_at).is_some());
+        is_approved
+            && !is_stopped
+            && policy::is_visible(&route.policy, &admitted.caller, route.server.name(), item, &facts)
     };
     filter(&mut keep)
 }
@@ -449,6 +462,7 @@ fn end_session(shell: &Shell, admitted: &Admitted, event: SessionEvent) {
         shell.revoked.insert(id.as_bytes(), session.expires_at, shell.clock.now());
         shell.handovers.forget(id.as_bytes());
         shell.metrics.session(event);
+        taint::session_ended(shell, &admitted.route, id.as_bytes());
     }
 }
 

@@ -102,6 +102,12 @@ impl Imagined {
         })
     }
 
+    /// Who they would be.
+    #[must_use]
+    pub fn principal(&self) -> &Principal {
+        &self.0.principal
+    }
+
     /// As rules see them.
     pub(crate) fn as_rules_see_them(&self) -> &Caller {
         &self.0
@@ -163,13 +169,6 @@ impl Caller {
         self.clock_leeway
     }
 
-    /// The same with another subject.
-    #[cfg(test)]
-    pub(crate) fn named_for_test(mut self, subject: &str) -> Self {
-        self.principal.subject = subject.into();
-        self
-    }
-
     /// A caller made up for a unit test.
     #[cfg(test)]
     pub(crate) fn for_test(scopes: &[&str], claims: Map<String, Value>) -> Self {
@@ -184,5 +183,13 @@ impl Caller {
             key: "test".into(),
             clock_leeway: Duration::ZERO,
         }
+    }
+
+    /// The same with another name, through this client.
+    #[cfg(test)]
+    pub(crate) fn named_for_test(mut self, subject: &str, client: &str) -> Self {
+        self.principal.subject = subject.into();
+        self.client_id = (!client.is_empty()).then(|| client.into());
+        self
     }
 }

@@ -8,15 +8,18 @@
 
 mod decision;
 mod explain;
-mod guard;
 mod visibility;
 
+pub mod budget;
+pub mod quarantine;
 pub mod rule;
+pub mod taint;
 
 mod cel;
 mod claim;
 mod compile;
 mod index;
+mod when;
 
 #[cfg(test)]
 mod tests;
@@ -24,6 +27,6 @@ mod tests;
 pub use compile::{Policy, RuleProblem};
 pub use decision::{Decision, Denial, DenialReason, Facts, Permit, Question, decide, depends_only_on_caller};
 pub use explain::{Explained, Verdict, explain};
-pub use guard::{Guard, Unanswered};
 pub use rule::Effect;
 pub use visibility::{Item, is_visible};
+pub use when::{Circumstances, NoAnswer, When};

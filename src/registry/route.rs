@@ -6,6 +6,8 @@ use crate::config::{IssuerConfig, RouteConfig};
 use crate::identity::challenge::Challenges;
 use crate::identity::{IssuerPolicy, KeySource};
 use crate::policy::Policy;
+use crate::policy::budget::Budget;
+use crate::policy::taint::Taint;
 
 use super::RouteAgents;
 use super::Server;
@@ -25,6 +27,10 @@ pub struct Route {
     pub agents: Option<RouteAgents>,
     /// Who may do what.
     pub policy: Policy,
+    /// The budgets that can count requests here; mostly none.
+    pub budgets: Vec<Arc<Budget>>,
+    /// What must not follow what at its server; mostly nothing.
+    pub taint: Option<Taint>,
     /// `WWW-Authenticate` of its refusals.
     pub challenges: Challenges,
 }

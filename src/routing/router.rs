@@ -13,7 +13,7 @@ use super::rule::{AbortWhen, RoutingSpec, RuleSpec, SideSpec, Way, names_tool};
 use super::window::Window;
 use crate::identity::{Caller, Principal};
 use crate::mcp::{Message, Method, Target};
-use crate::policy::{Facts, Guard, Unanswered};
+use crate::policy::{Circumstances, Facts, NoAnswer, When};
 
 /// The routing of one server.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub struct Router {
 #[derive(Debug)]
 struct Rule {
     name: Arc<str>,
-    when: Option<Guard>,
+    when: Option<When>,
     tools: Box<[Box<str>]>,
     /// At least one.
     sides: Box<[Side]>,
@@ -184,13 +184,13 @@ impl Router {
                     path.rule = Some(nth);
                     break;
                 }
-                Ok(false) | Err(Unanswered::Unknown) => {}
+                Ok(false) | Err(NoAnswer::Unknown) => {}
                 // INVARIANT: a condition without an answer never opens a door. A strict rule keeps requests in; not to
                 // match would let this one out.
-                Err(Unanswered::Error) if rule.strict => {
+                Err(NoAnswer::Error) if rule.strict => {
                     return Err(NoPlace::Strict(Path { rule: Some(nth), failed: Some(nth), ..path }));
                 }
-                Err(Unanswered::Error) => path.failed = path.failed.or(Some(nth)),
+                Err(NoAnswer::Error) => path.failed = path.failed.or(Some(nth)),
             }
         }
         Ok(path)
@@ -317,7 +317,7 @@ pub struct RoutingProblem {
 
 impl Rule {
     fn compile(spec: &RuleSpec, instances: &[Arc<Instance>], now: Instant) -> Result<Self, (&'static str, String)> {
-        let when = spec.when.as_deref().map(Guard::compile).transpose().map_err(|message| ("when", message))?;
+        let when = spec.when.as_deref().map(When::compile).transpose().map_err(|message| ("when", message))?;
         let sides: Box<[Side]> = match &spec.way {
             Way::To(to) => [Side::new(&SideSpec { to: to.clone(), weight: 1 }, None, instances, now)].into(),
             Way::Split { sides, abort_when } => sides
@@ -332,7 +332,7 @@ impl Rule {
     }
 
     /// Whether one of the messages, or a request without any, is what the rule is about.
-    fn is_about(&self, asked: &Asked<'_>, server: &str) -> Result<bool, Unanswered> {
+    fn is_about(&self, asked: &Asked<'_>, server: &str) -> Result<bool, NoAnswer> {
         let calls = |message: &&Message| {
             self.tools.is_empty()
                 || message.method() == Some(Method::ToolsCall)
@@ -343,7 +343,8 @@ impl Rule {
             return Ok(false);
         }
         let Some(when) = &self.when else { return Ok(true) };
-        let holds = |message: Option<&Message>| when.holds(asked.caller, server, message, asked.facts);
+        let Asked { caller, facts, .. } = *asked;
+        let holds = |message: Option<&Message>| when.holds(&Circumstances { caller, server, message, facts });
         if messages.peek().is_none() {
             return holds(None);
         }

@@ -70,6 +70,12 @@ pub struct Metrics {
     registry_reads: IntCounterVec,
     registry_observations_dropped: IntCounter,
     registry_store_up: IntGauge,
+    budget_requests: IntCounterVec,
+    budget_refusals: IntCounterVec,
+    budget_cells: IntGauge,
+    budget_evictions: IntCounter,
+    budget_store_fallbacks: IntCounterVec,
+    quarantines: IntGauge,
 }
 
 /// What a request asked, as far as a label may say.
@@ -179,6 +185,13 @@ pub struct AgentMetrics {
     requests: IntCounterVec,
     types: HashSet<Box<str>>,
     providers: HashSet<Box<str>>,
+}
+
+/// The counters of the budgets of one route.
+pub struct BudgetMetrics {
+    allowed: IntCounter,
+    refused: IntCounter,
+    refusals: IntCounterVec,
 }
 
 /// Hits and misses of one cache.
@@ -392,6 +405,27 @@ impl Metrics {
                 dropped
             },
             registry_store_up: gauge("registry_store_up", "Whether the store of the registry answers: 1 or 0.")?,
+            budget_requests: counters(
+                "budget_requests_total",
+                "Requests that some budget counts, by route and result.",
+                &["route", "result"],
+            )?,
+            budget_refusals: counters(
+                "budget_refusals_total",
+                "Requests refused for a budget, by budget and limit.",
+                &["budget", "limit"],
+            )?,
+            budget_cells: gauge("budget_cells", "Counts that budgets keep, one for each limit and key.")?,
+            budget_evictions: counter(
+                "budget_evictions_total",
+                "Counts of budgets that were dropped while they had an effect, because there were too many.",
+            )?,
+            budget_store_fallbacks: counters(
+                "budget_store_fallbacks_total",
+                "Requests whose budgets were counted by this gateway alone, because Redis did not answer, by reason.",
+                &["reason"],
+            )?,
+            quarantines: gauge("quarantines", "Principals, agents and tools that are stopped.")?,
             routing: RoutingMetrics::new(&registry)?,
             registry: registry.clone(),
         };
@@ -596,6 +630,32 @@ impl Metrics {
         self.registry_store_up.set(i64::from(up));
     }
 
+    /// The counters of a route's budgets.
+    #[must_use]
+    pub fn budgets(&self, route: &str) -> BudgetMetrics {
+        BudgetMetrics {
+            allowed: self.budget_requests.with_label_values(&[route, "allowed"]),
+            refused: self.budget_requests.with_label_values(&[route, "refused"]),
+            refusals: self.budget_refusals.clone(),
+        }
+    }
+
+    /// So many counts are kept, and so many more were dropped while they had an effect.
+    pub fn budget_cells(&self, cells: usize, evicted: u64) {
+        self.budget_cells.set(i64::try_from(cells).unwrap_or(i64::MAX));
+        self.budget_evictions.inc_by(evicted);
+    }
+
+    /// Redis did not answer; `reason` is one of a fixed set.
+    pub fn budget_store_fell_back(&self, reason: &'static str) {
+        self.budget_store_fallbacks.with_label_values(&[reason]).inc();
+    }
+
+    /// So many principals, agents and tools are stopped.
+    pub fn quarantines(&self, count: usize) {
+        self.quarantines.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
     /// Records written to one kind of sink.
     pub(super) fn audit_records(&self, sink: &'static str) -> IntCounter {
         self.audit_records.with_label_values(&[sink])
@@ -718,6 +778,25 @@ impl AgentMetrics {
 impl fmt::Debug for AgentMetrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AgentMetrics").finish_non_exhaustive()
+    }
+}
+
+impl BudgetMetrics {
+    /// Every budget had enough left.
+    pub fn let_through(&self) {
+        self.allowed.inc();
+    }
+
+    /// One had not. `budget` is the configuration's name for it, `limit` one of a fixed set.
+    pub fn refused(&self, budget: &str, limit: &'static str) {
+        self.refused.inc();
+        self.refusals.with_label_values(&[budget, limit]).inc();
+    }
+}
+
+impl fmt::Debug for BudgetMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BudgetMetrics").finish_non_exhaustive()
     }
 }
 

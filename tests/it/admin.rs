@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Api, Browser, Gateway, LEGACY, Request, Response, World, poll_until, send, with_sign_in};
+use crate::support::{
+    Api, Browser, Conf, Gateway, Idp, LEGACY, Request, Response, World, poll_until, send, with_sign_in,
+};
 
 fn world() -> World {
     World::with(with_sign_in)
@@ -184,6 +186,13 @@ fn the_numbers_are_those_of_the_traffic() {
     assert_eq!(overview["denials"]["denied"], 1);
     assert_eq!(overview["instances"][0], json!({ "server": "tickets", "instance": "a", "healthy": true }));
     assert_eq!(overview["latency"]["count"], 2);
+    // What the charts show of the time before somebody looked; noted every five seconds.
+    let history = poll_until("two samples", || {
+        let history = browser.get("/api/v1/overview/history").json();
+        (history["items"].as_array().unwrap().len() >= 2).then_some(history)
+    });
+    let last = history["items"].as_array().unwrap().last().unwrap();
+    assert_eq!((&last["requests"]["refused"], &last["latency"]["count"]), (&json!(1), &json!(2)));
     let instances = browser.get("/api/v1/instances").json();
     assert_eq!(instances["items"][0]["id"], "a");
 }
@@ -310,6 +319,48 @@ fn open_streams_of_somebody_whose_sessions_are_ended_end() {
             "{record:#}"
         );
         assert_eq!(world.reader().call("close", json!({})).status(), 403, "who asks later is asked for scopes as ever");
+    }
+}
+
+#[test]
+fn the_policy_explains_what_an_agent_may_do() {
+    let fleet = Idp::start();
+    let rules = |conf: Conf, agents: Value| {
+        let conf = with_sign_in(conf).issuer("fleet", &fleet, json!({}));
+        let conf = conf.set("agents", json!({ "issuers": [{ "issuer": "fleet" }] }));
+        // Left out, the route looks for no agent, and no rule of its own may ask for one.
+        if agents.is_null() {
+            return conf;
+        }
+        conf.of_route("agents", agents).rule(json!({
+            "name": "drafters", "source": { "agent": { "capabilities": ["email:draft"] } },
+            "target": { "tools": [{ "server": "tickets", "tool": "purge" }] }, "when": "agent.depth == 1",
+        }))
+    };
+    let question = |agent: Value| json!({ "route": "/mcp", "claims": { "sub": "alice" }, "tools": { "purge": null }, "agent": agent });
+    let drafter = json!({
+        "agent": "drafter", "type": "assistant", "provider": "agents.test", "capabilities": ["email:draft"],
+        "attestation": "verified",
+    });
+    let itself = json!({ "agent": "alice", "capabilities": ["email:draft"] });
+    for (agents, agent, word, verdict) in [
+        (json!("optional"), drafter.clone(), "considered", "allow"),
+        (json!("optional"), json!({ "agent": "reader" }), "considered", "deny"),
+        (json!("optional"), itself, "considered", "deny"),
+        (json!("optional"), Value::Null, "none", "deny"),
+        (json!("required"), Value::Null, "missing", "deny"),
+        (Value::Null, drafter.clone(), "ignored", "deny"),
+    ] {
+        let world = World::with(|conf| rules(conf, agents.clone()));
+        let answer = browser(&world, "viewer").post("/api/v1/policy/explain", &question(agent.clone()));
+        assert_eq!(answer.status, 200, "{answer}");
+        let answer = answer.json();
+        let purge = answer["tools"].as_array().unwrap().iter().find(|one| one["tool"] == "purge").unwrap();
+        assert_eq!((&answer["agent"], &purge["verdict"]), (&json!(word), &json!(verdict)), "{agents}: {agent}");
+    }
+    let world = World::with(|conf| rules(conf, json!("optional")));
+    for wrong in [json!({}), json!({ "agent": "a", "surprise": 1 }), json!({ "agent": "a", "attestation": "failed" })] {
+        assert_eq!(browser(&world, "viewer").post("/api/v1/policy/explain", &question(wrong)).status, 400);
     }
 }
 

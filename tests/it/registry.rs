@@ -156,7 +156,7 @@ fn a_look_alike_on_another_server_is_told_as_one() {
         assert_eq!(waiting.cause, Cause::LookAlike, "{name}");
         assert!(waiting.alike.is_some(), "{name}");
     }
-    assert_eq!(registry.wait_for_waiting("evil", names[0]).waiting.unwrap().alike.unwrap().server, "mail".into());
+    assert_eq!(&*registry.wait_for_waiting("evil", names[0]).waiting.unwrap().alike.unwrap().server, "mail");
 }
 
 /// Incidents 1 and 25: what is written for models, and not for eyes.

@@ -28,6 +28,7 @@ fn a_full_record_is_this_line() {
             r#""registry":{"kind":"tool","name":"send\n<script>","digest":"00ff","state":"approved","cause":"changed","#,
             r#""findings":2,"note":"looked at it"},"#,
             r#""credential":{"mode":"token_exchange","audience":["tickets"],"scope":"tickets:read","cached":true},"#,
+            r#""budget":{"name":"per-person","limit":"calls"},"taint":"marked","#,
             r#""status":200,"outcome":"ok","reason":"upstream_protocol","detail":"not_json","duration_ms":12.345,"upstream_ms":11.000,"bytes_in":120,"#,
             r#""bytes_out":4096,"config_generation":3}"#,
             "\n"
@@ -364,6 +365,8 @@ fn full() -> Event {
             scope: "tickets:read".into(),
             cached: true,
         }),
+        budget: Some(Budget { name: "per-person".into(), limit: "calls" }),
+        taint: Some("marked"),
         status: Some(200),
         outcome: Outcome::Ok,
         reason: Some("upstream_protocol"),

@@ -9,7 +9,7 @@ use crate::config::fields::{Fields, Value};
 use crate::config::problem::Complaint;
 use crate::config::values::{self, quote};
 use crate::config::yaml::Kind;
-use crate::policy::Guard;
+use crate::policy::When;
 use crate::routing::region::{MaxMindSpec, RegionSpec, WORD_BYTES_MAX};
 use crate::routing::rule::{
     AbortWhen, CircuitSpec, ErrorRate, OnInstanceLoss, RoutingSpec, RuleSpec, ShadowSpec, SideSpec, Slow, Way,
@@ -53,7 +53,7 @@ fn rule(fields: &mut Fields<'_, '_>, nth: usize, instances: Option<&[InstanceCon
     let name = fields.optional("name", |v| v.parse(values::name).map(Arc::from));
     let when = fields.optional("when", |v| {
         let source = v.text()?;
-        if let Err(message) = Guard::compile(source) {
+        if let Err(message) = When::compile(source) {
             v.complain(message, "correct the expression, or remove it");
             return None;
         }

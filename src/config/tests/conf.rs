@@ -74,6 +74,7 @@ fn machine() -> Fake {
         .file("/run/credentials/sts.secret", 0o400, "s3cr3t-of-the-test")
         .file("/etc/portcullis/previous-session.key", 0o600, second_key)
         .file("/run/credentials/admin-client.secret", 0o400, "s3cr3t-of-the-test")
+        .file("/run/credentials/redis.url", 0o400, "rediss://gateway:s3cr3t-of-the-test@redis.internal:6379/0")
         .env("SAAS_API_TOKEN", "t0ken-of-the-test");
     let files = [
         ("tls/cert.pem", &*certificate),
@@ -91,7 +92,8 @@ fn machine() -> Fake {
 
 fn secret_source(key: &str) -> Option<&str> {
     let (parent, last) = key.rsplit_once('.')?;
-    (parent.ends_with("secret") || parent == "session.keys[]").then_some(last)
+    let is_secret = parent.ends_with("secret") || parent == "session.keys[]" || parent == "budgets_store.redis.url";
+    is_secret.then_some(last)
 }
 
 fn collect_keys(node: &Node, path: &str, into: &mut BTreeSet<String>) {

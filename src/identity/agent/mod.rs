@@ -96,6 +96,64 @@ pub struct AgentIdentity {
     fields: Map<String, Value>,
 }
 
+/// An agent that somebody has made up to ask what it might do. It is no [`AgentIdentity`] to whoever lets requests in: only
+/// an explanation of rules takes it.
+#[derive(Clone, Debug)]
+pub struct ImaginedAgent(AgentIdentity);
+
+/// What somebody says of an agent they have made up.
+#[derive(Clone, Debug, Default)]
+pub struct Description {
+    /// Its name.
+    pub agent: Box<str>,
+    /// Who would say so.
+    pub issuer: Arc<str>,
+    /// The running instance.
+    pub instance: Option<Box<str>>,
+    /// Its class.
+    pub kind: Option<Box<str>>,
+    /// Who runs it.
+    pub provider: Option<Box<str>>,
+    /// Its model.
+    pub model: Option<Box<str>>,
+    /// Its version.
+    pub version: Option<Box<str>>,
+    /// What it can do.
+    pub capabilities: Vec<Box<str>>,
+    /// A word of its issuer's.
+    pub trust_level: Option<Box<str>>,
+    /// Whose hands it is: nobody's when it acts for itself.
+    pub delegator: Option<Box<str>>,
+    /// Whether somebody vouches for what runs.
+    pub is_attested: bool,
+}
+
+impl ImaginedAgent {
+    /// An agent of this description, as if its issuer had said all of it in a token.
+    #[must_use]
+    pub fn new(description: Description) -> Self {
+        let Description { agent, issuer, instance, kind, provider, model, version, capabilities, .. } = description;
+        let identity = AgentIdentity {
+            instance,
+            kind,
+            provider,
+            model,
+            version,
+            capabilities: Scopes::new(capabilities),
+            trust_level: description.trust_level,
+            delegator: description.delegator,
+            ..AgentIdentity::named(&agent, &issuer, Source::AgentToken)
+        };
+        let attestation = if description.is_attested { Attestation::Verified } else { Attestation::Unverified };
+        Self(identity.with_attestation(attestation))
+    }
+
+    /// As rules see it.
+    pub(crate) fn as_rules_see_it(&self) -> &AgentIdentity {
+        &self.0
+    }
+}
+
 /// One step of a delegation: somebody lets somebody act for them (OIDC-A 1.0 "delegation_chain").
 #[derive(Clone, Debug, PartialEq)]
 pub struct Step {

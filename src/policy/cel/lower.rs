@@ -427,6 +427,13 @@ impl<'s> Lowering<'s> {
     ) -> Result<Node, Problem> {
         let function =
             stdlib::find(name, of.is_some(), args.len()).ok_or_else(|| unknown_function(at, name, args.len()))?;
+        // A zone that nobody knows would err with every request: found here, it is a problem of the file.
+        if let (Some(_), [zone]) = (of, args)
+            && let Expr::Literal(LiteralValue::String(text)) = &zone.expr
+            && !function.knows_zone(text.inner())
+        {
+            return Err(problem(zone, format!("there is no time zone `{}`", text.inner())));
+        }
         let args = of.into_iter().chain(args).map(|arg| self.node(arg)).collect::<Result<_, _>>()?;
         Ok(Node::Call(Box::new(function), args))
     }

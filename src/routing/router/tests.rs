@@ -338,7 +338,7 @@ fn caller(claims: Value) -> Caller {
 }
 
 fn caller_named(subject: &str, claims: Value) -> Caller {
-    caller(claims).named_for_test(subject)
+    caller(claims).named_for_test(subject, "")
 }
 
 fn facts(bytes: usize, region: Option<&str>) -> Facts<'_> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use axum::Json;
 use axum::extract::State;
@@ -65,7 +65,25 @@ struct InstanceHealth {
     healthy: bool,
 }
 
-#[derive(Default, Serialize)]
+/// The counters that charts are drawn of, at one moment.
+#[derive(Debug, Default, Serialize)]
+pub(in super::super) struct Sample {
+    at: String,
+    pub(in super::super) uptime_seconds: u64,
+    requests: BTreeMap<String, u64>,
+    latency: Histogram,
+    gateway_latency: Histogram,
+    denials: BTreeMap<String, u64>,
+    exchanges: BTreeMap<String, u64>,
+}
+
+#[derive(Serialize)]
+pub(super) struct Samples {
+    /// The oldest first.
+    items: Vec<Arc<Sample>>,
+}
+
+#[derive(Debug, Default, Serialize)]
 struct Histogram {
     /// Seconds, and how many took at most so long.
     buckets: Vec<Bucket>,
@@ -73,7 +91,7 @@ struct Histogram {
     sum_seconds: f64,
 }
 
-#[derive(Serialize)]
+#[derive(Debug, Serialize)]
 struct Bucket {
     le: f64,
     count: u64,
@@ -85,7 +103,8 @@ pub(super) struct Families(Vec<MetricFamily>);
 pub(super) async fn show(State(admin): State<Arc<Admin>>) -> Json<Overview> {
     let families = Families::of(&admin.metrics);
     let world = admin.live.take();
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
+    let Sample { at, uptime_seconds, requests, latency, gateway_latency, denials, exchanges } =
+        Sample::from(&families, admin.started);
     let mut instances: Vec<InstanceHealth> = Vec::new();
     for server in &world.servers {
         instances.extend(server.pool.instances().iter().map(|instance| InstanceHealth {
@@ -100,11 +119,11 @@ pub(super) async fn show(State(admin): State<Arc<Admin>>) -> Json<Overview> {
         results.insert(label(metric, "result"), value(metric));
     }
     Json(Overview {
-        at: when::millis(u64::try_from(now).unwrap_or_default()),
-        uptime_seconds: admin.started.elapsed().as_secs(),
+        at,
+        uptime_seconds,
         config_generation: world.generation,
         ready: Status::of(&admin).ready,
-        requests: families.by("portcullis_requests_total", "outcome", &[]),
+        requests,
         routes: families
             .values("portcullis_requests_total", "route")
             .into_iter()
@@ -113,11 +132,11 @@ pub(super) async fn show(State(admin): State<Arc<Admin>>) -> Json<Overview> {
                 route,
             })
             .collect(),
-        latency: families.histogram("portcullis_request_duration_seconds"),
-        gateway_latency: families.histogram("portcullis_gateway_duration_seconds"),
-        denials: families.by("portcullis_authorizations_total", "reason", &[("decision", "deny")]),
+        latency,
+        gateway_latency,
+        denials,
         authentications: families.by("portcullis_authentications_total", "result", &[]),
-        exchanges: families.by("portcullis_token_exchanges_total", "outcome", &[]),
+        exchanges,
         exchange_latency: families.histogram("portcullis_token_exchange_duration_seconds"),
         tools: families.tools(),
         sessions: families.by("portcullis_sessions_total", "event", &[]),
@@ -126,6 +145,36 @@ pub(super) async fn show(State(admin): State<Arc<Admin>>) -> Json<Overview> {
         audit_queue_records: families.sum("portcullis_audit_queue_records", &[]),
         caches,
     })
+}
+
+/// What the charts show of the time before the page was opened.
+pub(super) async fn history(State(admin): State<Arc<Admin>>) -> Json<Samples> {
+    Json(Samples { items: admin.history.samples() })
+}
+
+impl Sample {
+    /// Of this very moment.
+    pub(in super::super) fn of(admin: &Admin) -> Self {
+        Self::from(&Families::of(&admin.metrics), admin.started)
+    }
+
+    #[cfg(test)]
+    pub(in super::super) fn after(uptime_seconds: u64) -> Self {
+        Self { uptime_seconds, ..Self::default() }
+    }
+
+    fn from(families: &Families, started: Instant) -> Self {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
+        Self {
+            at: when::millis(u64::try_from(now).unwrap_or_default()),
+            uptime_seconds: started.elapsed().as_secs(),
+            requests: families.by("portcullis_requests_total", "outcome", &[]),
+            latency: families.histogram("portcullis_request_duration_seconds"),
+            gateway_latency: families.histogram("portcullis_gateway_duration_seconds"),
+            denials: families.by("portcullis_authorizations_total", "reason", &[("decision", "deny")]),
+            exchanges: families.by("portcullis_token_exchanges_total", "outcome", &[]),
+        }
+    }
 }
 
 impl Families {

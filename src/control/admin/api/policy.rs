@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use crate::control::governance::{ItemFilter, PAGE_MAX, Page};
+use crate::identity::agent::{Description, ImaginedAgent};
 use crate::identity::{Imagined, Principal, Scopes};
 use crate::mcp::{self, ClassifyLimits, ItemKind, McpRequest, Revision};
 use crate::policy::{self, Effect, Explained, Facts, Verdict};
@@ -30,15 +31,47 @@ pub(super) struct Question {
     claims: Map<String, Value>,
     #[serde(default)]
     scopes: Vec<String>,
+    /// The software that acts; by default nobody looks for one.
+    agent: Option<AgentAsked>,
     /// Tools beside those that rules and registry know, each with the arguments of the call, or null.
     #[serde(default)]
     tools: BTreeMap<String, Option<Box<RawValue>>>,
+}
+
+/// An agent, in the words that rules and audit records have for it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AgentAsked {
+    agent: Box<str>,
+    #[serde(default)]
+    issuer: Box<str>,
+    instance: Option<Box<str>>,
+    r#type: Option<Box<str>>,
+    provider: Option<Box<str>>,
+    model: Option<Box<str>>,
+    version: Option<Box<str>>,
+    #[serde(default)]
+    capabilities: Vec<Box<str>>,
+    trust_level: Option<Box<str>>,
+    #[serde(default)]
+    attestation: Attested,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Attested {
+    #[default]
+    Unverified,
+    Verified,
 }
 
 #[derive(Serialize)]
 pub(super) struct Reply {
     route: Arc<str>,
     server: Arc<str>,
+    /// What became of the agent: `considered`, `none`, `ignored` (the route looks for none) or `missing` (it requires one, so
+    /// every call is refused).
+    agent: &'static str,
     /// What happens where no rule matches.
     default: &'static str,
     tools: Vec<ToolView>,
@@ -79,6 +112,13 @@ pub(super) async fn explain(
     }
     let server = route.server.name();
     let who = imagined(question.claims, &question.scopes, route.issuers.first().map(|issuer| &*issuer.config));
+    let agent = question.agent.map(|agent| agent.imagined(&who));
+    let agent_word = match (&route.agents, &agent) {
+        (Some(_), Some(_)) => "considered",
+        (Some(agents), None) if agents.required => "missing",
+        (None, Some(_)) => "ignored",
+        (_, None) => "none",
+    };
     let headers = HeaderMap::new();
     let host = admin.live.peek().config.allowed_hosts.first().cloned().unwrap_or_default();
     let now = admin.clock.now();
@@ -91,7 +131,8 @@ pub(super) async fn explain(
         headers: &headers,
         client_ip: None,
         client_certificate: None,
-        agent: None,
+        // Where a route looks for no agent, rules see none.
+        agent: agent.as_ref().filter(|_agent| route.agents.is_some()).map(ImaginedAgent::as_rules_see_it),
         server_identity: identity.as_deref(),
         body_bytes: 0,
         region: None,
@@ -110,7 +151,8 @@ pub(super) async fn explain(
         tools.push(ToolView::of(name, explained, message.is_some()));
     }
     let default = word(route.config.default);
-    Ok(Json(Reply { route: Arc::clone(&route.config.path), server: Arc::clone(server), default, tools }))
+    let (route, server) = (Arc::clone(&route.config.path), Arc::clone(server));
+    Ok(Json(Reply { route, server, agent: agent_word, default, tools }))
 }
 
 /// The tools that the registry knows of a server; none when it is not governed.
@@ -149,6 +191,26 @@ fn imagined(
         subject: text("sub").unwrap_or("somebody").into(),
     };
     Imagined::new(principal, Scopes::new(scopes), claims)
+}
+
+impl AgentAsked {
+    /// Acting for `who`, unless it is they.
+    fn imagined(self, who: &Imagined) -> ImaginedAgent {
+        let subject = &who.principal().subject;
+        ImaginedAgent::new(Description {
+            delegator: (**subject != *self.agent).then(|| (&**subject).into()),
+            agent: self.agent,
+            issuer: self.issuer.into(),
+            instance: self.instance,
+            kind: self.r#type,
+            provider: self.provider,
+            model: self.model,
+            version: self.version,
+            capabilities: self.capabilities,
+            trust_level: self.trust_level,
+            is_attested: self.attestation == Attested::Verified,
+        })
+    }
 }
 
 /// The call as a client would send it, read as strictly as one.
