@@ -4,6 +4,7 @@
 //! not there is not offered.
 
 mod budgets;
+mod routing;
 
 use std::pin::Pin;
 
@@ -14,6 +15,8 @@ use super::selfcheck::{Seen, SelfCheck};
 pub enum Scenario {
     /// Budgets: rates, quotas, loops, calls at once, and the kill switch.
     Budgets,
+    /// Routing: by audience, size and region, a canary, and a rule that lets nothing out.
+    Routing,
 }
 
 /// What a scenario adds to the configuration of the demo, as YAML.
@@ -37,18 +40,21 @@ impl Scenario {
     pub(super) fn introduction(self) -> &'static str {
         match self {
             Self::Budgets => budgets::INTRODUCTION,
+            Self::Routing => routing::INTRODUCTION,
         }
     }
 
     pub(super) fn additions(self) -> Additions {
         match self {
             Self::Budgets => budgets::additions(),
+            Self::Routing => routing::additions(),
         }
     }
 
     pub(super) fn steps(self, check: &SelfCheck) -> Vec<Step<'_>> {
         match self {
             Self::Budgets => budgets::steps(check),
+            Self::Routing => routing::steps(check),
         }
     }
 }
