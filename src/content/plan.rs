@@ -9,7 +9,7 @@ use crate::policy::Exemption;
 
 use super::edit::Edits;
 use super::filter::{self, Done, Reader, Refusal, Tally};
-use super::rule::{Action, External, Protection, Rule};
+use super::rule::{Action, External, GuardAction, Protection, Rule};
 use super::stream::Stream;
 use super::tree::{Id, Tree};
 
@@ -84,6 +84,13 @@ impl Plan {
             Action::External(external) => Some((&rule.name, external)),
             Action::Drop(_) | Action::Guard(_) | Action::Limit(_) | Action::Protect(_) | Action::Redact(_) => None,
         })
+    }
+
+    /// Whether one of these rules wraps text.
+    #[must_use]
+    pub fn wraps(&self, set: RuleSet) -> bool {
+        self.each(set)
+            .any(|(_, rule)| matches!(&rule.action, Action::Guard(guard) if guard.action == GuardAction::Wrap))
     }
 
     /// Whether any of these rules reads or changes what is answered, here and now.

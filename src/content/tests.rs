@@ -100,7 +100,7 @@ proptest! {
         let items: Vec<Value> = pieces(secret, &cuts).iter().map(|text| json!({ "type": "text", "text": text })).collect();
         let answer = json!({ "jsonrpc": "2.0", "id": 1, "result": { "content": items } }).to_string();
         let plan = redacting();
-        let changed = filter(&plan).document(answer.as_bytes(), &never).unwrap().expect("something was found");
+        let changed = filter(&plan).document(answer.as_bytes(), &never).unwrap().unwrap();
         let answer: Value = serde_json::from_slice(&changed).unwrap();
         let items = answer.pointer("/result/content").unwrap().as_array().unwrap();
         let read: String = items.iter().map(|item| item.get("text").unwrap().as_str().unwrap()).collect();

@@ -19,6 +19,7 @@ use super::pipeline::{Admitted, Ask, Who};
 use super::placement::Seen;
 use super::record::Record;
 use super::rejection::Rejection;
+use super::respond;
 
 /// Refuses a call whose answer its caller could not be given: nothing of it goes upstream.
 ///
@@ -63,13 +64,22 @@ pub(super) struct Filtering {
 }
 
 impl Filtering {
-    /// For the answer to an admitted request; none when no rule is about it. `facts` are those that its rules were asked with.
-    pub(super) fn of(shell: &Shell, admitted: &Admitted, facts: &Facts<'_>, record: &Record) -> Option<Box<Self>> {
+    /// For the answer to an admitted request; none when no rule is about it. `head` are the client's headers.
+    ///
+    /// # Errors
+    /// [`Rejection::UpstreamProtocol`] when the system has no random numbers for what needs them.
+    pub(super) fn of(
+        shell: &Shell,
+        admitted: &Admitted,
+        head: &HeaderMap,
+        record: &Record,
+    ) -> Result<Option<Box<Self>>, Rejection> {
         let route = &admitted.route;
-        let plan = route.content.as_ref()?;
+        let Some(plan) = &route.content else { return Ok(None) };
+        let facts = &respond::facts_of(admitted, head, record);
         let who = Who { caller: &admitted.caller, token: &admitted.subject_token, agent: admitted.agent.as_ref() };
         let (asked, told) = match &admitted.ask {
-            Ask::EndSession(_) => return None,
+            Ask::EndSession(_) => return Ok(None),
             Ask::OpenStream(_) => (None, exempted(plan, plan.all(), route, who, facts, "")),
             Ask::Messages(request) => {
                 let rules = |message: &Message| {
@@ -82,13 +92,18 @@ impl Filtering {
         let asked: Option<Vec<(Box<str>, RuleSet)>> = asked;
         let set = asked.iter().flatten().fold(told, |all, (_, set)| all.with(*set));
         let is_sensitive = plan.protection(set) == Some(Protection::Sensitive);
+        if set.is_empty() {
+            return Ok(None);
+        }
         let mut nonce = [0; 8];
-        // Without it a server could know the words that untrusted text is wrapped in.
-        shell.random.fill(&mut nonce).ok()?;
+        if plan.wraps(set) {
+            // A server that knew the words that its text is wrapped in could end them.
+            shell.random.fill(&mut nonce).map_err(|_no_random_numbers| Rejection::UpstreamProtocol)?;
+        }
         let nonce = format!("{:016x}", u64::from_be_bytes(nonce)).into();
         let outside = Outside::of(plan, set);
         let filter = Filter::new(plan, asked, told, record.is_encrypted, nonce);
-        (filter.is_some() || outside.is_some()).then(|| Box::new(Self { filter, outside, is_sensitive }))
+        Ok((filter.is_some() || outside.is_some()).then(|| Box::new(Self { filter, outside, is_sensitive })))
     }
 
     /// Filters an answer that is whole. What a guard outside is asked about stays here, and nothing passes.

@@ -193,10 +193,7 @@ fn judge_head(
         return Err(Rejection::UpstreamProtocol);
     }
     let kind = Kind::of(head, admitted)?;
-    let content = {
-        let client_head = &client.req_header().headers;
-        Filtering::of(shell, admitted, &facts_of(admitted, client_head, record), record)
-    };
+    let content = Filtering::of(shell, admitted, &client.req_header().headers, record)?;
     // What is written in letters that the rules cannot read must not pass them.
     if content.is_some() && !content::is_utf8(&head.headers) {
         return Err(Rejection::UpstreamProtocol);
@@ -484,7 +481,7 @@ fn with_filter<T>(
 }
 
 /// What rules may read of an admitted request; `head` are the client's headers.
-fn facts_of<'a>(admitted: &'a Admitted, head: &'a HeaderMap, record: &'a Record) -> Facts<'a> {
+pub(super) fn facts_of<'a>(admitted: &'a Admitted, head: &'a HeaderMap, record: &'a Record) -> Facts<'a> {
     Facts {
         now: record.arrived_at,
         http_method: "POST",
