@@ -286,6 +286,8 @@ test("the policy explorer names the rule that decides", async () => {
   await dana.page.selectOption("#policy-route", "/mail");
   await dana.page.click("#explain");
   await until("what becomes of the agent", async () => /The route looks for no agent/.test(await text(dana)));
+  assert.match(await text(dana), /mail_search\s+may\s/);
+  assert.match(await text(dana), /mail_send\s+may not\s+Quarantined/, "what the rules permit and the registry keeps back");
   await dana.picture("policy");
 });
 
