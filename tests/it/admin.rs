@@ -160,6 +160,12 @@ fn every_answer_tells_browsers_what_they_may_not_do() {
     assert_eq!((page.status, page.header("content-type")), (200, Some("text/html; charset=utf-8")));
     let again = send(admin, &Request::get("/").header("If-None-Match", page.header("etag").unwrap()));
     assert_eq!((again.status, again.body.len()), (304, 0));
+    let small = send(admin, &Request::get("/app.js").header("Accept-Encoding", "gzip, br"));
+    assert_eq!((small.header("content-encoding"), small.header("vary")), (Some("gzip"), Some("accept-encoding")));
+    let whole = send(admin, &Request::get("/app.js"));
+    assert_eq!(whole.header("content-encoding"), None);
+    assert!(small.body.len() * 2 < whole.body.len(), "{} of {} bytes", small.body.len(), whole.body.len());
+    assert_ne!(small.header("etag"), whole.header("etag"), "a cache must not take one for the other");
 }
 
 #[test]

@@ -264,4 +264,5 @@ fn a_page_is_shown_to_browsers_that_are_not_let_in() {
     );
     assert_eq!((answer.status, answer.header("content-type")), (403, Some("text/html; charset=utf-8")));
     assert!(!answer.text().contains("script"), "{answer}");
+    assert_eq!(answer.header("cache-control"), Some("no-store"));
 }

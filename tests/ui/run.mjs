@@ -87,6 +87,7 @@ test("the first paint comes at once, and the pages are small", async () => {
   assert.ok(figures.bytesSent < 100_000, `${figures.bytesSent} bytes`);
   assert.ok(figures["first-contentful-paint"] < 3000, `${figures["first-contentful-paint"]} ms`);
   await stranger.picture("sign-in");
+  assert.deepEqual(await stranger.barriers(), []);
   assert.deepEqual(stranger.wrong, []);
   await stranger.context.close();
 });
@@ -144,6 +145,7 @@ test("a server is registered, and nothing of it is callable before two people ha
   await dana.page.waitForSelector(".problem .problems");
   assert.match(await text(dana, ".problem"), /server\.instances\[0\]\.url/, "the problem names the key");
   await dana.picture("register-problem");
+  assert.deepEqual(await dana.barriers(), []);
   await register(dana, "mail", demo.mail);
   assert.match(await text(dana), /0 of 2 approvals/);
   assert.match(await text(dana), /Approving takes the role approver/);
@@ -180,6 +182,7 @@ test("its tools are quarantined until two people have approved each", async () =
   await frank.page.getByRole("button", { name: "Approve together" }).click();
   await frank.page.fill("dialog textarea", "Read both");
   await frank.picture("approve-together");
+  assert.deepEqual(await frank.barriers(), []);
   frank.expect(412, /\/actions$/);
   await frank.page.locator("dialog").getByRole("button", { name: "Approve together" }).click();
   await frank.page.waitForSelector("dialog", { state: "detached" });
@@ -261,6 +264,7 @@ test("the audit log is live, is filtered and pauses", async () => {
   await first().getByRole("button").click();
   assert.match(await text(dana, "dialog"), /Tool quarantined: Changed/);
   await dana.picture("audit-record");
+  assert.deepEqual(await dana.barriers(), []);
   await dana.page.keyboard.press("Escape");
   await dana.page.click("#pause");
   await demo.call("/mail", "mail_search", { text: "paused" });
@@ -286,6 +290,8 @@ test("the policy explorer names the rule that decides", async () => {
   await dana.page.selectOption("#policy-route", "/mail");
   await dana.page.click("#explain");
   await until("what becomes of the agent", async () => /The route looks for no agent/.test(await text(dana)));
+  assert.match(await text(dana), /mail_search\s+may\s/);
+  assert.match(await text(dana), /mail_send\s+may not\s+Quarantined/, "what the rules permit and the registry keeps back");
   await dana.picture("policy");
 });
 

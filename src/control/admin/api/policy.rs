@@ -10,11 +10,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
+use crate::config::Pins;
 use crate::control::governance::{ItemFilter, PAGE_MAX, Page};
 use crate::identity::agent::{Description, ImaginedAgent};
 use crate::identity::{Imagined, Principal, Scopes};
 use crate::mcp::{self, ClassifyLimits, ItemKind, McpRequest, Revision};
 use crate::policy::{self, Effect, Explained, Facts, Verdict};
+use crate::registry::Server;
+use crate::registry::catalog::Verdict as Standing;
+use crate::snapshot::Snapshot;
 
 use super::super::Admin;
 use super::super::access::Deed;
@@ -87,6 +91,8 @@ struct ToolView {
     /// What it does when no rule of `depends_on` does.
     effect: &'static str,
     depends_on: Vec<RuleView>,
+    /// What the registry says beside the rules: `open`, or that the call is refused all the same; null where it does not govern.
+    registry: Option<&'static str>,
     /// Scopes that would have the call permitted.
     missing_scopes: Option<Vec<String>>,
     /// Whether arguments were given.
@@ -148,11 +154,28 @@ pub(super) async fn explain(
         let call = arguments.map(|arguments| call_of(name, arguments)).transpose()?;
         let message = call.as_ref().and_then(|call| call.messages.first());
         let explained = policy::explain(&route.policy, &who, server, name, message, &facts);
-        tools.push(ToolView::of(name, explained, message.is_some()));
+        let registry = registry_says(&world, &route.server, name);
+        tools.push(ToolView::of(name, explained, registry, message.is_some()));
     }
     let default = word(route.config.default);
     let (route, server) = (Arc::clone(&route.config.path), Arc::clone(server));
     Ok(Json(Reply { route, server, agent: agent_word, default, tools }))
+}
+
+/// What becomes of a call that the rules permit, as the data plane has it.
+fn registry_says(world: &Snapshot, server: &Server, tool: &str) -> Option<&'static str> {
+    let governed = server.config.governed.as_ref()?;
+    let Some(standing) = world.catalog.server(server.name()).filter(|standing| standing.is_open()) else {
+        return Some("server_suspended");
+    };
+    if governed.pins == Pins::Off || !governed.kinds.contains(&ItemKind::Tool) {
+        return Some("open");
+    }
+    Some(match standing.call(ItemKind::Tool, tool) {
+        Standing::Quarantined(_cause) if governed.pins == Pins::Enforce => "quarantined",
+        Standing::Suspended => "suspended",
+        Standing::Open | Standing::Quarantined(_) => "open",
+    })
 }
 
 /// The tools that the registry knows of a server; none when it is not governed.
@@ -226,7 +249,7 @@ fn call_of(tool: &str, arguments: &RawValue) -> Answer<McpRequest> {
 }
 
 impl ToolView {
-    fn of(tool: &str, explained: Explained, with_arguments: bool) -> Self {
+    fn of(tool: &str, explained: Explained, registry: Option<&'static str>, with_arguments: bool) -> Self {
         let Explained { verdict, rule, effect, depends_on, challenge } = explained;
         Self {
             tool: tool.to_owned(),
@@ -238,6 +261,7 @@ impl ToolView {
             rule,
             effect: word(effect),
             depends_on: depends_on.into_iter().map(|(rule, effect)| RuleView { rule, effect: word(effect) }).collect(),
+            registry,
             missing_scopes: challenge.map(|scopes| scopes.iter().map(str::to_owned).collect()),
             with_arguments,
         }

@@ -38,6 +38,7 @@ use crate::time::UnixSeconds;
 
 use super::Admin;
 use super::access::{self, AUDIT_WAIT_MAX, Operator, Proof};
+use super::guard::PAGE;
 use super::problem::{Problem, TITLES, Word};
 use person::Person;
 
@@ -335,11 +336,15 @@ fn shown(problem: Problem, headers: &HeaderMap) -> Response {
     let page = format!(
         "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>Portcullis</title>\
          <meta name=\"viewport\" content=\"width=device-width\">\
-         <h1>Not signed in</h1><p>{title} (<code>{}</code>).</p><p><a href=\"/signin\">Sign in</a></p></html>\n",
+         <link rel=\"stylesheet\" href=\"/app.css\"><link rel=\"stylesheet\" href=\"/pages.css\">\
+         <body class=\"signed-out\"><main><div class=\"signin\"><h1>Not signed in</h1><p>{title} (<code>{}</code>).</p>\
+         <p><a class=\"button primary\" href=\"/\">Begin again</a></p></div></main></html>\n",
         problem.word
     );
     let mut answer = (problem.status, [(CONTENT_TYPE, "text/html; charset=utf-8")], page).into_response();
     answer.extensions_mut().insert(Word(problem.word));
+    // It may load what our pages load, and is kept no more than any other answer.
+    answer.headers_mut().insert(PAGE, HeaderValue::from_static("1"));
     answer
 }
 

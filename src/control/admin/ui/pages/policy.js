@@ -3,6 +3,7 @@
 import { get, post } from "../lib/api.js";
 import { count, h, replace, short } from "../lib/dom.js";
 import { badge, field, heading, nothing, panel, problem, select, table, waiting } from "../lib/parts.js";
+import { plain } from "../lib/words.js";
 
 const VERDICTS = { allow: ["may", "ok"], deny: ["may not", "bad"], depends: ["depends on arguments", "warn"] };
 
@@ -88,7 +89,8 @@ const AGENTS = {
 };
 
 function answer({ tools, default: fallback, route, server, agent }, first) {
-  const may = tools.filter((one) => one.verdict === "allow").length;
+  const isKept = (one) => one.registry !== null && one.registry !== "open";
+  const may = tools.filter((one) => one.verdict === "allow" && !isKept(one)).length;
   const order = { allow: 0, depends: 1, deny: 2 };
   const rows = tools.toSorted((a, b) => (b.tool === first) - (a.tool === first) || order[a.verdict] - order[b.verdict] || a.tool.localeCompare(b.tool));
   return [
@@ -98,7 +100,7 @@ function answer({ tools, default: fallback, route, server, agent }, first) {
       caption: "Tools and the rules that decide", rows, key: (one) => one.tool, empty: ["No tool is known.", "Neither rules nor the registry name one. Name it above."],
       columns: [
         { name: "Tool", cell: (one) => h("strong", {}, short(one.tool, 60)) },
-        { name: "Verdict", cell: (one) => badge(...VERDICTS[one.verdict]) },
+        { name: "Verdict", cell: (one) => (isKept(one) && one.verdict !== "deny" ? [badge("may not", "bad"), " ", badge(plain(one.registry), "warn", "The rules would permit it; the registry refuses it")] : badge(...VERDICTS[one.verdict])) },
         { name: "Rule that decides", cell: (one) => [one.rule ? h("code", {}, short(one.rule, 60)) : h("span", { class: "dim" }, "the default"), h("span", { class: "dim" }, ` ${one.effect === "allow" ? "permits" : "denies"}`)] },
         { name: "Depends on", cell: (one) => (one.depends_on.length > 0 ? one.depends_on.map((rule) => h("div", {}, h("code", {}, short(rule.rule, 60)), h("span", { class: "dim" }, ` would ${rule.effect === "allow" ? "permit" : "deny"}`))) : h("span", { class: "dim" }, one.with_arguments ? "nothing: arguments were given" : "–")) },
         { name: "Scopes that would help", cell: (one) => (one.missing_scopes?.length > 0 ? h("code", {}, one.missing_scopes.join(" ")) : h("span", { class: "dim" }, "–")) },
