@@ -470,6 +470,8 @@ impl Gateway {
         let admitted = &mut forwarded.admitted;
         if std::mem::take(&mut forwarded.attempt.elsewhere) {
             let placed = placement::pick_again(&admitted.route, &admitted.caller, admitted.path, record)?;
+            // What could not be reached has failed, whatever becomes of the request elsewhere.
+            admitted.trial.end(&self.shell, &admitted.route, record.generation);
             admitted.trial = Trial::new(&admitted.route, placed.turn, placed.path);
             (admitted.instance, admitted.path) = (placed.instance, placed.path);
         }

@@ -247,6 +247,21 @@ fn a_canary_that_fails_is_closed_and_a_reload_opens_it_again() {
     assert_ne!(world.reader().call("read", json!({})).status(), 200, "it is tried again");
 }
 
+/// The caller is served elsewhere, and the side has failed all the same.
+#[test]
+fn a_side_that_cannot_be_reached_has_failed() {
+    let mut rules = canary([0, 1]);
+    rules[0]["abort_when"] = json!({ "error_rate_above": 0, "at_least": 1 });
+    // Health checks are too slow to help here: only the refused connection tells.
+    let slow = json!({ "interval": "1h", "timeout": "1s" });
+    let world = world_with(rules, |conf| conf.of_server("health", slow));
+    world.tickets.instances[1].stop();
+    world.tickets.instances[2].stop();
+    assert_eq!(instance(&world.reader()), "a");
+    let side = ["rule=\"canary\"", "to=\"v2\""];
+    assert_eq!(world.gateway.metric("portcullis_routing_split_closed", &side), 1.0);
+}
+
 /// JSON-RPC errors of the server count as failures, and mistakes of the client do not.
 #[test]
 fn errors_inside_answers_close_a_canary_and_clients_mistakes_do_not() {
