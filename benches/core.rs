@@ -20,6 +20,11 @@ use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use http::{HeaderMap, HeaderValue};
 use portcullis::audit::{Arguments, Decision as Verdict, Digest, Event, Mcp, Outcome, Stamp};
+use portcullis::content::detect::{Detector, Detectors, find};
+use portcullis::content::rule::{
+    About, Action, Guard, GuardAction, Places, Redact, Replacement, Rule, Threat, Threats,
+};
+use portcullis::content::{Filter, Plan, RuleSet};
 use portcullis::identity::bearer::unverified_token;
 use portcullis::identity::{Algorithm, Caller, IssuerPolicy, KeySet, Principal, TokenTypes, UnverifiedToken, jwt};
 use portcullis::mcp::sse::{Boundary, Splitter};
@@ -39,7 +44,7 @@ criterion_main!(stages);
 criterion_group! {
     name = stages;
     config = Criterion::default().warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(3));
-    targets = parse, verify, session, decisions, lists, streams, audit_line
+    targets = parse, verify, session, decisions, lists, streams, content, audit_line
 }
 
 // ── What do they ask ──
@@ -208,6 +213,7 @@ fn ask(policy: &Policy, caller: &Caller, message: &Message, head: &HeaderMap) ->
         server_identity: None,
         client_certificate: None,
         body_bytes: 300,
+        region: None,
         revision: portcullis::mcp::Revision::V2025_11_25,
     };
     decide(policy, &Question { caller, server: "files", message, facts: &facts })
@@ -345,6 +351,68 @@ fn list_answer(tools: usize) -> Vec<u8> {
     };
     let tools: Vec<_> = (0..tools).map(tool).collect();
     json!({ "jsonrpc": "2.0", "id": 1, "result": { "tools": tools, "nextCursor": "200" } }).to_string().into_bytes()
+}
+
+// ── What may come back ──
+
+/// The scan alone (every detector over clean text), and a whole answer with that text through rules that find nothing.
+fn content(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("content");
+    let clean = include_str!("../src/content/detect/clean.txt");
+    let prose: String = "The quick brown fox jumps over the lazy dog; nothing else happens on this fine day.\n".into();
+    for (name, text) in [("prose", &*prose), ("code, tables and logs", clean)] {
+        let text: String = text.chars().cycle().take(64 << 10).collect();
+        let all = Detectors::of(&Detector::ALL);
+        group.throughput(Throughput::Bytes(text.len() as u64));
+        group.bench_function(BenchmarkId::new(format!("scan of clean text, {name}"), text.len()), |bench| {
+            let mut found = Vec::new();
+            bench.iter(|| {
+                found.clear();
+                find(black_box(&text), all, &mut found);
+                found.len()
+            });
+        });
+        let answer = json!({ "jsonrpc": "2.0", "id": 1, "result": { "content": [{ "type": "text", "text": text }] } });
+        let answer = answer.to_string();
+        for (rules, plan) in [("redact", redacting()), ("redact and guard", guarding())] {
+            group.throughput(Throughput::Bytes(answer.len() as u64));
+            group.bench_function(BenchmarkId::new(format!("answer, {name}, {rules}"), answer.len()), |bench| {
+                bench.iter(|| {
+                    let filter = Filter::new(&plan, Some(Vec::new()), plan.all(), true, "n".into());
+                    filter.unwrap().document(black_box(answer.as_bytes()), &|_, _| Vec::new()).unwrap().is_some()
+                });
+            });
+        }
+        let stream = Some(vec![("2".into(), RuleSet::default())]);
+        assert!(Filter::new(&redacting(), stream, RuleSet::default(), true, "n".into()).is_none());
+    }
+    group.finish();
+}
+
+fn redacting() -> Arc<Plan> {
+    let redact = Redact {
+        detectors: Detectors::of(&Detector::ALL),
+        patterns: Box::default(),
+        with: Replacement::Text("[redacted]".into()),
+        places: Places::ALL,
+    };
+    Plan::new(&[content_rule("redact", Action::Redact(redact))], &[]).unwrap()
+}
+
+fn guarding() -> Arc<Plan> {
+    let guard = Guard { threats: Threats::of(&Threat::ALL), hosts: Box::default(), action: GuardAction::Flag };
+    let redact = Redact {
+        detectors: Detectors::of(&Detector::ALL),
+        patterns: Box::default(),
+        with: Replacement::Text("[redacted]".into()),
+        places: Places::ALL,
+    };
+    let rules = [content_rule("redact", Action::Redact(redact)), content_rule("guard", Action::Guard(guard))];
+    Plan::new(&rules, &[]).unwrap()
+}
+
+fn content_rule(name: &str, action: Action) -> Arc<Rule> {
+    Arc::new(Rule { name: name.into(), about: About::default(), unless: None, action })
 }
 
 // ── What happened ──

@@ -26,6 +26,9 @@ use crate::control::keys::KeyRefresh;
 use crate::control::phases::{Phases, Signals};
 use crate::control::proofs::ProofRefresh;
 use crate::control::pulse;
+use crate::control::quarantine::socket::ControlSocket;
+use crate::control::quarantine::{QuarantineDesk, client};
+use crate::control::regions::RegionWatch;
 use crate::control::reload::{self, Reload};
 use crate::control::upstream_tls::UpstreamCertificates;
 use crate::control::warmup::{Means, Warmup};
@@ -82,6 +85,10 @@ pub fn run(path: &Path, config: Config, upgrade: bool) -> anyhow::Result<()> {
         None => None,
     };
     let observer = governance.as_ref().map(|_there| observer);
+    let control_sock = config.server.control_sock.clone();
+    let inherited = control_sock.as_deref().map(client::inherit).unwrap_or_default();
+    let quarantines =
+        QuarantineDesk::open(Arc::clone(&live), governance.clone(), inherited, audit.clone(), Arc::clone(&metrics));
 
     let options = Opt { upgrade, ..Opt::default() };
     let mut server = Server::new_with_opt_and_conf(options, server_conf(&config));
@@ -126,6 +133,7 @@ pub fn run(path: &Path, config: Config, upgrade: bool) -> anyhow::Result<()> {
             recent,
             outbound: outbound.clone(),
             reload: desk,
+            quarantines: quarantines.clone(),
             sessions: sessions_of(governance.as_ref()),
             governance: governance.clone(),
             clock,
@@ -139,6 +147,8 @@ pub fn run(path: &Path, config: Config, upgrade: bool) -> anyhow::Result<()> {
             server.add_service(background_service("samples", Sampling(admin))).add_dependency(&bootstrap);
         }
     }
+    let control = ControlSocket { path: control_sock, desk: quarantines };
+    server.add_service(background_service("control", control)).add_dependency(&bootstrap);
     if let Some(Listen { address, .. }) = config.metrics {
         let page = MetricsPage { address, live: Arc::clone(&live), metrics: Arc::clone(&metrics) };
         let door = Door::new(page, Arc::clone(&live), Room::Operators);
@@ -161,6 +171,8 @@ pub fn run(path: &Path, config: Config, upgrade: bool) -> anyhow::Result<()> {
     };
     server.add_service(background_service("phases", phases));
     server.add_service(background_service("certificates", CertificateWatch(Arc::clone(&certificates))));
+    let regions = RegionWatch { live: Arc::clone(&live), metrics: Arc::clone(&metrics) };
+    server.add_service(background_service("regions", regions));
     let path = path.to_owned();
     let upstream_certificates = UpstreamCertificates::new(Arc::clone(&live), Arc::clone(&metrics), clock);
     let upstream_watch = background_service("upstream certificates", upstream_certificates);

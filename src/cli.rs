@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -13,6 +15,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use zeroize::Zeroizing;
 
 use crate::config::{self, Compile, Report, Summary};
+use crate::policy::quarantine::Stopped;
 
 /// Exit code for a configuration with problems (`EX_USAGE` of sysexits.h).
 pub const EXIT_CONFIG: u8 = 64;
@@ -40,6 +43,9 @@ pub enum Command {
     /// Shows the gateway at work on this machine: issuer, tool servers, gateway, all on loopback.
     #[cfg(feature = "demo")]
     Demo(Demo),
+    /// Stops a principal, an agent or a tool at once, at every gateway, and ends its open streams; or lets it go.
+    #[command(after_help = "Exit codes: 0 done, 64 it cannot be asked so, 70 not done.")]
+    Quarantine(Quarantine),
     /// Swaps the running binary and configuration without a lost request.
     #[command(
         after_help = "Exit codes: 0 swapped; 64 the configuration has problems; 70 not swapped. In every case but 0 the running process goes on serving."
@@ -87,6 +93,65 @@ pub struct Demo {
     /// Runs the self-check and exits: 0 only if every step held.
     #[arg(long)]
     pub once: bool,
+    /// Shows something in particular.
+    #[arg(long, value_enum)]
+    pub scenario: Option<crate::demo::Scenario>,
+}
+
+/// `portcullis quarantine`
+#[derive(Args, Clone, Debug)]
+pub struct Quarantine {
+    /// Where the running process is.
+    #[command(flatten)]
+    pub place: ControlPlace,
+    /// Whom, or what.
+    #[command(flatten)]
+    pub stopped: StoppedName,
+    /// The issuer of the principal or the agent; by default any.
+    #[arg(long, value_name = "ISSUER", conflicts_with_all = ["tool", "list"])]
+    pub issuer: Option<String>,
+    /// The server of the tool; by default any.
+    #[arg(long, value_name = "SERVER", conflicts_with_all = ["principal", "agent", "list"])]
+    pub server: Option<String>,
+    /// For how long, as 30m or 8h; by default until it is lifted.
+    #[arg(long = "for", value_name = "DURATION", value_parser = config::duration, conflicts_with_all = ["lift", "list"])]
+    pub for_duration: Option<Duration>,
+    /// Why; others read it.
+    #[arg(long, value_name = "TEXT", default_value = "", conflicts_with_all = ["lift", "list"])]
+    pub why: String,
+    /// Lets it go.
+    #[arg(long, conflicts_with = "list")]
+    pub lift: bool,
+}
+
+/// Where the running process is: one of the two.
+#[derive(Args, Clone, Debug)]
+#[group(required = true, multiple = false)]
+pub struct ControlPlace {
+    /// Its configuration file, which names the control socket (server.control_sock).
+    #[arg(long, short, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The control socket.
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+}
+
+/// What is stopped or let go: one of them, or none to see all.
+#[derive(Args, Clone, Debug)]
+#[group(required = true, multiple = false)]
+pub struct StoppedName {
+    /// Somebody who calls, by the subject of their tokens.
+    #[arg(long, value_name = "SUBJECT")]
+    pub principal: Option<String>,
+    /// Software that acts for somebody, by its name.
+    #[arg(long, value_name = "NAME")]
+    pub agent: Option<String>,
+    /// A tool, by its name.
+    #[arg(long, value_name = "NAME")]
+    pub tool: Option<String>,
+    /// Shows what is stopped.
+    #[arg(long)]
+    pub list: bool,
 }
 
 /// `portcullis upgrade`
@@ -121,6 +186,37 @@ impl Run {
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null()).spawn()?;
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Quarantine {
+    /// Whom or what it names; none: it asks for all.
+    #[must_use]
+    pub fn stopped(&self) -> Option<Stopped> {
+        let text = |text: &String| Arc::<str>::from(text.as_str());
+        let (issuer, server) = (self.issuer.as_ref().map(text), self.server.as_ref().map(text));
+        let StoppedName { principal, agent, tool, .. } = &self.stopped;
+        if let Some(subject) = principal {
+            return Some(Stopped::Principal { subject: text(subject), issuer });
+        }
+        if let Some(name) = agent {
+            return Some(Stopped::Agent { name: text(name), issuer });
+        }
+        tool.as_ref().map(|name| Stopped::Tool { name: text(name), server })
+    }
+
+    /// The control socket.
+    ///
+    /// # Errors
+    /// A sentence, when the configuration cannot be read or names none.
+    pub fn socket(&self) -> Result<PathBuf, String> {
+        if let Some(socket) = &self.place.socket {
+            return Ok(socket.clone());
+        }
+        let file = self.place.config.as_deref().unwrap_or(Path::new(""));
+        let found = config::control_sock(file)?;
+        found
+            .ok_or_else(|| format!("{}: server.control_sock must be set: over it the process is asked", file.display()))
     }
 }
 
@@ -191,9 +287,30 @@ mod tests {
             "check --config a.yaml",
             "check a.yaml b.yaml --no-secrets",
             "keygen",
+            "quarantine --config a.yaml --principal alice --issuer https://idp.test --for 1h --why because",
+            "quarantine --socket a.sock --agent planner",
+            "quarantine -c a.yaml --tool purge --server tickets --lift",
+            "quarantine -c a.yaml --list",
         ] {
             let words = std::iter::once("portcullis").chain(line.split(' '));
             assert!(Cli::try_parse_from(words).is_ok(), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_quarantine_names_one_thing_and_one_place() {
+        for line in [
+            "--principal alice",
+            "-c a.yaml",
+            "-c a.yaml --socket a.sock --list",
+            "-c a.yaml --principal alice --tool purge",
+            "-c a.yaml --tool purge --issuer https://idp.test",
+            "-c a.yaml --principal alice --server tickets",
+            "-c a.yaml --principal alice --for ever",
+            "-c a.yaml --principal alice --lift --for 1h",
+        ] {
+            let words = ["portcullis", "quarantine"].into_iter().chain(line.split(' '));
+            assert_eq!(Cli::try_parse_from(words).unwrap_err().exit_code(), 2, "{line}");
         }
     }
 

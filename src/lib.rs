@@ -17,7 +17,8 @@
 //!    which talk         session      Mcp-Session-Id → Session            (legacy revisions)
 //!    may they           policy       Caller, Server, Message → Decision → Permit
 //!    is it approved     registry     Catalog, Message → not kept back    (governed servers)
-//!    where              routing      Session, health → Instance
+//!    is it enough       policy       Caller, Message, what was used → Spent, given back at the end
+//!    where              routing      Session, rules, health → Instance
 //!    whose authority    credential   Permit, Caller → Credential         (may use the network: token exchange)
 //!                            │  Admitted
 //!                            ▼
@@ -68,19 +69,20 @@
 //! identity: time
 //! credential: secret, time
 //! policy: identity, mcp, time
+//! content: mcp, policy, secret
 //! session: identity, secret, time
-//! config: credential, identity, mcp, policy, secret
-//! routing:
-//! registry: config, credential, identity, mcp, policy, routing, time
-//! audit: credential, identity, mcp, policy
-//! snapshot: config, registry, session
-//! net: config, identity, registry, secret, time
-//! store: config, mcp, registry, secret, time
+//! routing: identity, mcp, policy, time
+//! config: content, credential, identity, mcp, policy, routing, secret
+//! registry: config, content, credential, identity, mcp, policy, routing, time
+//! audit: content, credential, identity, mcp, policy
+//! snapshot: config, policy, registry, routing, session
+//! net: config, identity, mcp, registry, routing, secret, time
+//! store: config, mcp, policy, registry, secret, time
 //! telemetry: audit, config, credential, mcp, policy, time
-//! gateway: audit, config, credential, identity, lifecycle, mcp, net, policy, registry, routing, secret, session, snapshot, telemetry, time
-//! control: audit, config, credential, identity, lifecycle, mcp, net, policy, registry, routing, secret, session, snapshot, store, telemetry, time
+//! gateway: audit, config, content, credential, identity, lifecycle, mcp, net, policy, registry, routing, secret, session, snapshot, telemetry, time
+//! control: audit, config, content, credential, identity, lifecycle, mcp, net, policy, registry, routing, secret, session, snapshot, store, telemetry, time
 //! demo: secret, time
-//! cli: config, secret
+//! cli: config, demo, policy, secret
 //! app: cli, config, control, demo, gateway, lifecycle, net, snapshot, store, telemetry, time
 //! ```
 //!
@@ -92,6 +94,7 @@ pub mod cli;
 // ── The core: rules only. No clock, randomness, sockets, files, tasks, logs. ──
 pub mod audit;
 pub mod config;
+pub mod content;
 pub mod credential;
 pub mod identity;
 pub mod mcp;

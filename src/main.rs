@@ -6,6 +6,8 @@ use std::process::ExitCode;
 
 use portcullis::cli::{self, Command, EXIT_CONFIG, EXIT_SOFTWARE};
 use portcullis::config::{self, Config};
+use portcullis::control::quarantine::socket::Question;
+use portcullis::control::quarantine::{Wish, client};
 use portcullis::{app, control, telemetry};
 
 #[global_allocator]
@@ -38,6 +40,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         #[cfg(feature = "demo")]
         Command::Demo(demo) => demonstrate(&demo),
         Command::Run(run) => serve(&run),
+        Command::Quarantine(quarantine) => stop(&quarantine),
         Command::Upgrade(upgrade) => {
             let Some(config) = load(&upgrade.config)? else { return Ok(ExitCode::from(EXIT_CONFIG)) };
             control::upgrade::swap(&upgrade.config, &config, &mut io::stdout().lock())?;
@@ -53,6 +56,28 @@ fn serve(run: &cli::Run) -> anyhow::Result<ExitCode> {
     }
     telemetry::log::init(telemetry::log::FILTER_DEFAULT)?;
     app::run(&run.config, config, run.upgrade)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Asks the running process to stop somebody or something, or to let it go.
+fn stop(quarantine: &cli::Quarantine) -> anyhow::Result<ExitCode> {
+    let socket = match quarantine.socket() {
+        Ok(socket) => socket,
+        Err(problem) => {
+            writeln!(io::stderr().lock(), "portcullis: {problem}")?;
+            return Ok(ExitCode::from(EXIT_CONFIG));
+        }
+    };
+    let question = match quarantine.stopped() {
+        None => Question::List,
+        Some(stopped) if quarantine.lift => Question::Lift(stopped),
+        Some(stopped) => {
+            let for_seconds = quarantine.for_duration.map(|duration| duration.as_secs().max(1));
+            Question::Stop(Wish { stopped, for_seconds, why: quarantine.why.clone() })
+        }
+    };
+    let reply = client::ask(&socket, &question)?;
+    client::tell(&reply, quarantine.lift, &mut io::stdout().lock())?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -73,7 +98,7 @@ fn demonstrate(demo: &cli::Demo) -> anyhow::Result<ExitCode> {
     use portcullis::demo::{self, Until};
 
     telemetry::log::init(telemetry::log::FILTER_DEMO)?;
-    let prepared = demo::prepare(demo.listen)?;
+    let prepared = demo::prepare(demo.listen, demo.scenario)?;
     let path = prepared.config_path().to_owned();
     let config = config::load(&path, &config::rule_issues).map_err(|report| anyhow::anyhow!("{report}"))?;
     let until = if demo.once { Until::SelfCheck } else { Until::Signal };

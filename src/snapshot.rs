@@ -8,7 +8,9 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::config::Config;
+use crate::policy::quarantine::Quarantines;
 use crate::registry::{Catalog, Issuer, Route, Server};
+use crate::routing::region::Locator;
 use crate::session::{Revocations, Ring};
 
 /// The frozen world of one request. A request takes it once, at its start, and sees no other.
@@ -26,6 +28,8 @@ pub struct Snapshot {
     pub servers: Vec<Arc<Server>>,
     /// What the registry says of the servers it governs. Empty until it has been read: nothing of them is open then.
     pub catalog: Arc<Catalog>,
+    /// What finds out where callers are; `None`: nobody asks.
+    pub locator: Option<Arc<Locator>>,
     routes: HashMap<Arc<str>, Arc<Route>>,
     /// Well-known path → RFC 9728 document.
     metadata: HashMap<String, Bytes>,
@@ -44,7 +48,7 @@ impl Snapshot {
         metadata: HashMap<String, Bytes>,
     ) -> Self {
         let routes = routes.into_iter().map(|route| (Arc::clone(&route.config.path), route)).collect();
-        Self { generation, config, ring, issuers, servers, catalog: Arc::default(), routes, metadata }
+        Self { generation, config, ring, issuers, servers, catalog: Arc::default(), locator: None, routes, metadata }
     }
 
     /// The route with exactly this path.
@@ -73,6 +77,7 @@ pub struct Live {
     turn: Mutex<()>,
     generation: watch::Sender<u64>,
     revocations: Revocations,
+    quarantines: ArcSwap<Quarantines>,
 }
 
 impl Live {
@@ -81,7 +86,13 @@ impl Live {
     pub fn new(first: Snapshot) -> Self {
         let generation = watch::Sender::new(first.generation);
         let revocations = Revocations::new(first.config.admin.as_ref().map_or(0, |admin| admin.revocations));
-        Self { current: ArcSwap::from_pointee(first), turn: Mutex::default(), generation, revocations }
+        Self {
+            current: ArcSwap::from_pointee(first),
+            turn: Mutex::default(),
+            generation,
+            revocations,
+            quarantines: ArcSwap::default(),
+        }
     }
 
     /// The snapshot of this moment, to keep.
@@ -111,6 +122,17 @@ impl Live {
     #[must_use]
     pub fn revocations(&self) -> &Revocations {
         &self.revocations
+    }
+
+    /// What is stopped. Not part of a snapshot either: it holds at once, and for what is under way.
+    #[must_use]
+    pub fn quarantines(&self) -> Guard<Arc<Quarantines>> {
+        self.quarantines.load()
+    }
+
+    /// Puts these quarantines in place of all others.
+    pub fn stop(&self, quarantines: Quarantines) {
+        self.quarantines.store(Arc::new(quarantines));
     }
 
     /// Gives another catalog, and all else as it is, to every request that starts from now on. That is no other generation:

@@ -6,6 +6,7 @@
 
 pub mod classify;
 pub mod config;
+pub mod content;
 pub mod headers;
 pub mod json;
 pub mod list;
@@ -16,9 +17,10 @@ pub mod sse;
 pub type Law = fn(&[u8]);
 
 /// Every target by the name of its corpus.
-pub const TARGETS: [(&str, Law); 6] = [
+pub const TARGETS: [(&str, Law); 7] = [
     ("classify", classify::run),
     ("config", config::run),
+    ("content", content::run),
     ("headers", headers::run),
     ("list", list::run),
     ("session", session::run),

@@ -84,7 +84,7 @@ fn lines(mut stream: &[u8]) -> Vec<&[u8]> {
     lines
 }
 
-fn chunks(lengths: &[u8], mut stream: &[u8]) -> Vec<Bytes> {
+pub(super) fn chunks(lengths: &[u8], mut stream: &[u8]) -> Vec<Bytes> {
     let mut chunks = Vec::new();
     let mut lengths = lengths.iter().filter(|length| **length > 0).cycle();
     while !stream.is_empty() {

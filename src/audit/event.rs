@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::content::Done;
 use crate::identity::AgentIdentity;
 use crate::identity::Caller;
 use crate::identity::ClientCertificate;
@@ -49,12 +50,20 @@ pub struct Event {
     pub arguments: Option<Arguments>,
     /// What the policy said.
     pub decision: Option<Decision>,
+    /// Why it went where it went; absent where no rule could say.
+    pub routing: Option<Routing>,
     /// What was done to the registry, or found by it. Whoever did it is the [`Self::principal`]; none is the gateway itself.
     pub registry: Option<Box<Registry>>,
     /// What somebody did, or wanted to do, on the admin pages or through their API.
     pub act: Option<Box<Act>>,
     /// What the upstream saw in `Authorization`, but for the secret itself.
     pub credential: Option<Credential>,
+    /// The budget that it was refused for.
+    pub budget: Option<Budget>,
+    /// What a taint has to do with it: a word of a fixed set.
+    pub taint: Option<&'static str>,
+    /// What rules about content did with the answer; never what they found.
+    pub content: Vec<Content>,
     /// The HTTP status the client got; absent when it got none.
     pub status: Option<u16>,
     /// How it ended.
@@ -93,6 +102,12 @@ pub enum EventKind {
     /// A request to a route, whatever became of it.
     #[default]
     McpRequest,
+    /// A quarantine is over by itself.
+    QuarantineExpired,
+    /// Somebody has let go what was stopped.
+    QuarantineLifted,
+    /// Somebody has stopped a principal, an agent or a tool.
+    QuarantineSet,
     /// Somebody has approved a server or a definition; it may take others, too.
     RegistryApproved,
     /// Somebody has changed what a server is.
@@ -109,6 +124,12 @@ pub enum EventKind {
     RegistryRetired,
     /// A server or an item was taken out of use.
     RegistrySuspended,
+    /// A call was made once more elsewhere, and the answers were compared.
+    RoutingShadowed,
+    /// Too many requests on one side of a split failed, and it gets no more.
+    RoutingSplitAborted,
+    /// A session whose instance is gone was opened anew at another one.
+    SessionHandedOver,
 }
 
 /// What somebody did on the admin pages or through their API. Whether it was done says the outcome.
@@ -122,6 +143,10 @@ pub enum AdminEvent {
     ItemAction,
     /// Asked what the rules would say of somebody.
     PolicyExplain,
+    /// Let go what was stopped.
+    QuarantineLift,
+    /// Stopped a principal, an agent or a tool.
+    QuarantineSet,
     /// Wanted something that nobody is let do without signing in, or without a role.
     Refused,
     /// Did something to a server: the act's word says what.
@@ -248,6 +273,23 @@ pub struct Decision {
     pub reason: &'static str,
 }
 
+/// Why a request went where it went.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Routing {
+    /// The rule that decided; absent when none matched.
+    pub rule: Option<Arc<str>>,
+    /// Which side of its split, in few words.
+    pub split: Option<Arc<str>>,
+    /// The version of the instance.
+    pub version: Option<Arc<str>>,
+    /// Where the caller is.
+    pub region: Option<Arc<str>>,
+    /// The rule's own instances take no work: it went where everything else goes.
+    pub fell_back: bool,
+    /// The first rule whose condition had no answer, and so did not match.
+    pub failed_rule: Option<Arc<str>>,
+}
+
 /// What the upstream saw in `Authorization`, but for the secret itself.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Credential {
@@ -259,6 +301,32 @@ pub struct Credential {
     pub scope: Arc<str>,
     /// Whether it came from the cache.
     pub cached: bool,
+}
+
+/// A budget that was exceeded.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Budget {
+    /// As the configuration calls it.
+    pub name: Arc<str>,
+    /// Which limit of it: a word of a fixed set.
+    pub limit: &'static str,
+}
+
+/// What a rule about content did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Content {
+    /// The rule.
+    pub rule: Arc<str>,
+    /// A word of a fixed set: `redacted`, `dropped`, `blocked`, ….
+    pub action: &'static str,
+    /// How often.
+    pub count: u64,
+}
+
+impl From<&Done> for Content {
+    fn from(done: &Done) -> Self {
+        Self { rule: Arc::clone(&done.rule), action: done.action, count: done.count }
+    }
 }
 
 /// HMAC-SHA-256 of something that must be recognizable but not readable.
@@ -318,6 +386,9 @@ impl Event {
         if let Some(decision) = &self.decision {
             line.object("decision", |object| decision.write(object));
         }
+        if let Some(routing) = &self.routing {
+            line.object("routing", |object| routing.write(object));
+        }
         if let Some(act) = &self.act {
             line.object("act", |object| act.write(object));
         }
@@ -327,6 +398,18 @@ impl Event {
         if let Some(credential) = &self.credential {
             line.object("credential", |object| credential.write(object));
         }
+        if let Some(budget) = &self.budget {
+            line.object("budget", |object| {
+                object.string("name", &budget.name);
+                object.label("limit", budget.limit);
+            });
+        }
+        line.optional_label("taint", self.taint);
+        line.objects("content", &self.content, |content, object| {
+            object.string("rule", &content.rule);
+            object.label("action", content.action);
+            object.number("count", content.count);
+        });
         if let Some(status) = self.status {
             line.number("status", u64::from(status));
         }
@@ -367,6 +450,9 @@ impl EventKind {
             Self::HttpAnswered => "http.answered",
             Self::McpOpened => "mcp.opened",
             Self::McpRequest => "mcp.request",
+            Self::QuarantineExpired => "quarantine.expired",
+            Self::QuarantineLifted => "quarantine.lifted",
+            Self::QuarantineSet => "quarantine.set",
             Self::RegistryApproved => "registry.approved",
             Self::RegistryChanged => "registry.changed",
             Self::RegistryDrifted => "registry.drifted",
@@ -375,6 +461,9 @@ impl EventKind {
             Self::RegistryResumed => "registry.resumed",
             Self::RegistryRetired => "registry.retired",
             Self::RegistrySuspended => "registry.suspended",
+            Self::RoutingShadowed => "routing.shadowed",
+            Self::RoutingSplitAborted => "routing.split_aborted",
+            Self::SessionHandedOver => "session.handed_over",
         }
     }
 }
@@ -396,6 +485,8 @@ impl AdminEvent {
             Self::ConfigReload => "admin.config_reload",
             Self::ItemAction => "admin.item_action",
             Self::PolicyExplain => "admin.policy_explain",
+            Self::QuarantineLift => "admin.quarantine_lift",
+            Self::QuarantineSet => "admin.quarantine_set",
             Self::Refused => "admin.refused",
             Self::ServerAction => "admin.server_action",
             Self::ServerChange => "admin.server_change",
@@ -554,6 +645,19 @@ impl Decision {
         object.label("effect", effect);
         object.optional("rule", self.rule.as_deref());
         object.label("reason", self.reason);
+    }
+}
+
+impl Routing {
+    fn write(&self, object: &mut Object<'_>) {
+        object.optional("rule", self.rule.as_deref());
+        object.optional("split", self.split.as_deref());
+        object.optional("version", self.version.as_deref());
+        object.optional("region", self.region.as_deref());
+        if self.fell_back {
+            object.raw("fell_back", true);
+        }
+        object.optional("failed_rule", self.failed_rule.as_deref());
     }
 }
 

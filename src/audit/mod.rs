@@ -3,6 +3,6 @@
 pub mod event;
 
 pub use event::{
-    Act, AdminEvent, Arguments, Credential, Decision, Digest, Event, EventKind, Mcp, Message, Outcome, Principal,
-    Registry, Stamp, cut,
+    Act, AdminEvent, Arguments, Budget, Content, Credential, Decision, Digest, Event, EventKind, Mcp, Message, Outcome,
+    Principal, Registry, Routing, Stamp, cut,
 };

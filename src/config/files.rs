@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::problem::{Complaint, Position, Problem, Report};
 use super::secrets::{FoundFile, Machine};
@@ -25,6 +25,15 @@ pub fn load(file: &Path, compile: Compile<'_>) -> Result<Config, Report> {
 pub fn load_shape(file: &Path, compile: Compile<'_>) -> Result<Summary, Report> {
     let text = read_text(file)?;
     read_shape(&text, compile).map_err(|problems| Report::new(file, problems))
+}
+
+/// Where the control socket of a configuration file is, if the file says so. Nothing else of the file is looked at.
+///
+/// # Errors
+/// A sentence: the file cannot be read, or is not YAML.
+pub fn control_sock(file: &Path) -> Result<Option<PathBuf>, String> {
+    let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    super::read::control_sock_in(&text).map_err(|problem| format!("{}:{problem}", file.display()))
 }
 
 fn read_text(file: &Path) -> Result<String, Report> {

@@ -28,13 +28,18 @@ use crate::identity::IssuerPolicy;
 pub use crate::identity::TokenTypes;
 use crate::mcp::ItemKind;
 use crate::policy::Effect;
+use crate::policy::budget::Budget;
 use crate::policy::rule::RuleSpec;
+use crate::policy::taint::TaintRules;
+use crate::routing::region::RegionSpec;
+use crate::routing::rule::{CircuitSpec, OnInstanceLoss, RoutingSpec, ShadowSpec};
+use crate::routing::subset::Traits;
 use crate::secret::Secret;
 
 pub use agents::{AgentClaimsConfig, AgentIssuerConfig, AgentUse, AgentsConfig, AttesterConfig, ServerIdentityConfig};
-pub use files::{ThisMachine, load, load_shape};
+pub use files::{ThisMachine, control_sock, load, load_shape};
 pub use problem::{Complaint, Position, Problem, Report};
-pub use read::{Compile, Registered, Summary, counted, read, read_registered, read_shape};
+pub use read::{Compile, Registered, Summary, control_sock_in, counted, read, read_registered, read_shape};
 pub use secrets::{FoundFile, Machine};
 
 /// The least that starts, as `conf/minimal.yaml`.
@@ -50,6 +55,8 @@ pub struct Config {
     pub listen: Vec<Listen>,
     /// Peers whose `X-Forwarded-For` names the client.
     pub trusted_proxies: Vec<IpNet>,
+    /// How it is found out where a caller is; `None`: nobody asks.
+    pub region: Option<RegionSpec>,
     /// The base of every resource identifier, without a trailing slash, e.g. `https://mcp.example.com`.
     pub public_url: String,
     /// Accepted `Host` values, lower case; an entry without a port accepts every port.
@@ -80,6 +87,12 @@ pub struct Config {
     pub agents: Option<Arc<AgentsConfig>>,
     /// The MCP servers.
     pub servers: Vec<Arc<ServerConfig>>,
+    /// How much is enough.
+    pub budgets: Vec<Arc<Budget>>,
+    /// Where budgets are counted for all gateways; `None`: each counts for itself.
+    pub budgets_store: Option<BudgetsStore>,
+    /// Which tools must not follow which; `None`: nobody minds.
+    pub taint: Option<Arc<TaintRules>>,
     /// The public paths.
     pub routes: Vec<Arc<RouteConfig>>,
     /// The file as it was written, comments left out.
@@ -117,6 +130,8 @@ pub struct ServerSettings {
     pub pid_file: Option<PathBuf>,
     /// The socket over which an upgrade hands over the listeners.
     pub upgrade_sock: Option<PathBuf>,
+    /// The socket over which `portcullis quarantine` finds the running process; `None`: it cannot.
+    pub control_sock: Option<PathBuf>,
     /// How long the old process serves its open streams after an upgrade. Default: 30.
     pub grace_period_seconds: u64,
     /// How long `/readyz` says 503 before SIGTERM closes the listening sockets, so that a load balancer notices.
@@ -279,6 +294,19 @@ pub struct RoleGroups {
     pub viewer: Vec<Box<str>>,
 }
 
+/// `budgets_store.redis:`
+#[derive(Clone, Debug)]
+pub struct BudgetsStore {
+    /// `redis://` or `rediss://`, with the password.
+    pub url: Secret<String>,
+    /// PEM bundle of private authorities, instead of the system's; for `rediss://`.
+    pub ca: Option<PathBuf>,
+    /// What every key begins with. Default: portcullis.
+    pub prefix: Box<str>,
+    /// How long one request waits for an answer; then its budgets are counted here. Default: 50 ms.
+    pub timeout: Duration,
+}
+
 /// `audit:`
 #[derive(Clone, Debug)]
 pub struct AuditSettings {
@@ -351,6 +379,15 @@ pub struct Limits {
     pub decision_cache: usize,
     /// Ended sessions remembered until their ids expire. Default: 65536.
     pub revoked_sessions: usize,
+    /// Counts that budgets keep at once, one for each limit and key. Default: 131072.
+    pub budget_cells: usize,
+    /// Marks of what has read untrusted content. Default: 65536.
+    pub taint_marks: usize,
+    /// Principals, agents and tools that are stopped at once. Default: 1024.
+    pub quarantines: usize,
+    /// Sessions of which is kept what would have to be said again (`on_instance_loss: reinitialize`), 64 KiB of each at most.
+    /// Default: 16384.
+    pub handover_sessions: usize,
 }
 
 /// One entry of `issuers:`.
@@ -414,6 +451,16 @@ pub struct ServerConfig {
     pub path: String,
     /// At least one.
     pub instances: Vec<InstanceConfig>,
+    /// Which instances take which requests; `None`: every one takes any.
+    pub routing: Option<Arc<RoutingSpec>>,
+    /// When an instance is left alone for a while; `None`: never.
+    pub circuit: Option<CircuitSpec>,
+    /// What becomes of a session whose instance is gone. Default: `not_found`.
+    pub on_instance_loss: OnInstanceLoss,
+    /// Tools that may be called twice where once was meant: exact names, or prefixes with a trailing `*`. Default: none.
+    pub idempotent: Vec<Box<str>>,
+    /// Calls that are made once more elsewhere, for comparison; `None`: none.
+    pub shadow: Option<ShadowSpec>,
     /// Health checks.
     pub health: HealthSettings,
     /// Time limits.
@@ -430,6 +477,8 @@ pub struct ServerConfig {
     pub forward_claims: Vec<(Box<str>, http::HeaderName)>,
     /// How the registry governs it; `None`: not at all.
     pub governed: Option<Governed>,
+    /// What is done with its answers, on every route.
+    pub content: Vec<Arc<crate::content::Rule>>,
     /// Where it is declared.
     pub declared: Declared,
 }
@@ -500,6 +549,8 @@ pub struct InstanceConfig {
     pub port: u16,
     /// Share of new work; default 1.
     pub weight: usize,
+    /// What tells it apart from the others.
+    pub traits: Traits,
 }
 
 /// `servers[].health:`
@@ -515,6 +566,8 @@ pub struct HealthSettings {
     pub healthy_after: usize,
     /// `GET` on this path must answer 200; `None`: a TCP connection is enough.
     pub http_path: Option<String>,
+    /// It must answer as an MCP server does. Default: false.
+    pub mcp: bool,
 }
 
 /// `servers[].timeouts:`
@@ -570,6 +623,16 @@ pub struct RouteConfig {
     pub default: Effect,
     /// `authorization.rules`, in order.
     pub rules: Vec<RuleSpec>,
+    /// What is done with answers, after what the server's own rules do.
+    pub content: Vec<Arc<crate::content::Rule>>,
+}
+
+/// Reads a duration as every key does: a number with ms, s, m, h or d.
+///
+/// # Errors
+/// What is wrong with it, and what would be right.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    values::duration(text).map_err(|wrong| format!("{}; {}", wrong.message, wrong.hint))
 }
 
 /// What is wrong with a rule of a route, found by compiling its conditions.

@@ -3,10 +3,13 @@
 
 mod admin;
 mod agents;
+mod budgets;
+mod content;
 mod governance;
 mod issuer;
 mod process;
 mod route;
+mod routing;
 mod server;
 
 use std::path::{Path, PathBuf};
@@ -71,6 +74,17 @@ pub fn read_shape(text: &str, compile: Compile<'_>) -> Result<Summary, Vec<Probl
     read_noting(text, Look::ShapeOnly, compile, Log::default()).map(|config| config.summary())
 }
 
+/// Where the control socket of a configuration is, if it says so; nothing else of it is looked at, so that whoever may not
+/// read its secrets can ask.
+///
+/// # Errors
+/// The problem of a text that is not YAML.
+pub fn control_sock_in(text: &str) -> Result<Option<PathBuf>, Problem> {
+    let (root, log) = (yaml::parse(text)?, Log::default());
+    let server = Value::root(&root, &log).follow("server");
+    Ok(server.quietly("control_sock").map(PathBuf::from))
+}
+
 fn read_noting(text: &str, look: Look<'_>, compile: Compile<'_>, log: Log) -> Result<Config, Vec<Problem>> {
     let root = yaml::parse(text).map_err(|problem| vec![problem])?;
     let config = whole(&root, &log, look, compile);
@@ -102,6 +116,8 @@ fn whole(root: &Node, log: &Log, look: Look<'_>, compile: Compile<'_>) -> Option
         let server = process::server(top, look);
         let listen = top.required("listen", |v| process::listen(v, look));
         let trusted_proxies = top.or("trusted_proxies", Vec::new(), |v| v.list(|v| v.parse(values::network)));
+        let has_proxies = trusted_proxies.as_ref().is_none_or(|proxies: &Vec<ipnet::IpNet>| !proxies.is_empty());
+        let region = top.optional("region", |v| routing::region(v, has_proxies));
         let public_url = top.required("public_url", |v| v.parse(process::public_url));
         let web = process::web(top, public_url.as_deref(), listen.as_deref());
         let metrics = top.optional("metrics", |v| process::inner_listen(v, look));
@@ -141,8 +157,17 @@ fn whole(root: &Node, log: &Log, look: Look<'_>, compile: Compile<'_>) -> Option
         let servers = servers.and_then(|v| v.some(|v| server::server(v, &around, look)));
         let routes = top.required("routes", |v| {
             v.refuse_repeated("path");
-            v.some(|v| route::route(v, public_url.as_deref().unwrap_or_default(), names, compile))
+            let public_url = public_url.as_deref().unwrap_or_default();
+            v.some(|v| route::route(v, public_url, names, route::Rules { compile, plain_http_hosts: &plain, look }))
         });
+
+        let known = budgets::Known {
+            routes: top.map().follow("routes").each("path").into_iter().map(|(path, _)| path).collect(),
+            servers: names.servers.clone(),
+        };
+        let budgets = top.or("budgets", Vec::new(), |v| budgets::budgets(v, &known));
+        let budgets_store = top.optional("budgets_store", |v| budgets::store(v, look));
+        let taint = top.optional("taint", |v| budgets::taint(v, &known));
 
         let admin = match &admin_section {
             Some(section) => admin::admin(section, issuers.as_deref(), &plain, look).map(Some),
@@ -154,6 +179,7 @@ fn whole(root: &Node, log: &Log, look: Look<'_>, compile: Compile<'_>) -> Option
             server: server?,
             listen: listen?,
             trusted_proxies: trusted_proxies?,
+            region: region?,
             allowed_hosts,
             allowed_origins,
             loopback_origins,
@@ -171,6 +197,9 @@ fn whole(root: &Node, log: &Log, look: Look<'_>, compile: Compile<'_>) -> Option
                 None => None,
             },
             servers: shared(servers?),
+            budgets: budgets?,
+            budgets_store: budgets_store?,
+            taint: taint?.map(Arc::new),
             routes: shared(routes?),
             public_url: public_url?,
             document: Document(Arc::new(root.to_json())),
@@ -229,7 +258,8 @@ pub fn read_registered(
         let server = server.and_then(|v| server::server(&v, &around, look));
         let route = match route {
             Some(value) => {
-                let read = route::route(&value, &base.public_url, &around.names, compile)?;
+                let rules = route::Rules { compile, plain_http_hosts: around.plain_http_hosts, look };
+                let read = route::route(&value, &base.public_url, &around.names, rules)?;
                 if base.routes.iter().any(|known| known.path == read.path) {
                     value.follow("path").complain("the path is taken", "give each route a path of its own");
                 }

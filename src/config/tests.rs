@@ -3,8 +3,10 @@
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod conf;
+mod content;
 mod hostile;
 mod problems;
+mod routing;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -49,6 +51,7 @@ fn the_least_configuration_has_every_documented_default() {
             work_stealing: true,
             pid_file: None,
             upgrade_sock: None,
+            control_sock: None,
             grace_period_seconds: 30,
             drain_seconds: 1,
             graceful_shutdown_timeout_seconds: 10,
@@ -86,6 +89,10 @@ fn the_least_configuration_has_every_documented_default() {
             credential_cache: 65_536,
             decision_cache: 65_536,
             revoked_sessions: 65_536,
+            budget_cells: 131_072,
+            taint_marks: 65_536,
+            quarantines: 1024,
+            handover_sessions: 16_384,
         }
     );
     assert_eq!(
@@ -107,7 +114,14 @@ fn the_least_configuration_has_every_documented_default() {
     assert_eq!((&*server.name, &*server.path, server.http2), ("tickets", "/mcp", false));
     assert_eq!(
         server.instances,
-        [InstanceConfig { id: "10.0.0.1:9101".into(), tls: false, host: "10.0.0.1".into(), port: 9101, weight: 1 }]
+        [InstanceConfig {
+            id: "10.0.0.1:9101".into(),
+            tls: false,
+            host: "10.0.0.1".into(),
+            port: 9101,
+            weight: 1,
+            traits: Traits::default()
+        }]
     );
     assert_eq!(
         server.health,
@@ -117,6 +131,7 @@ fn the_least_configuration_has_every_documented_default() {
             unhealthy_after: 3,
             healthy_after: 1,
             http_path: None,
+            mcp: false,
         }
     );
     assert_eq!(

@@ -50,6 +50,7 @@ impl Builder {
         let specs = self.parts().specs.clone();
         let (generation, left_out) = self.build(&file, &specs).await?;
         *self.parts() = Parts { file, specs, left_out };
+        self.reopen_splits();
         Ok(generation)
     }
 
@@ -111,6 +112,17 @@ impl Builder {
         self.live.swap(next);
         self.means.metrics.config_in_force(generation);
         Ok((generation, left_out))
+    }
+
+    /// Whoever has the configuration read again wants every side of a split tried again.
+    fn reopen_splits(&self) {
+        for server in &self.live.take().servers {
+            let Some(router) = &server.router else { continue };
+            router.reopen();
+            for side in router.splits() {
+                self.means.metrics.routing.split_closed(server.name(), &side.rule, &side.to, false);
+            }
+        }
     }
 
     fn parts(&self) -> MutexGuard<'_, Parts> {

@@ -6,20 +6,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use http::HeaderMap;
 use pingora::connectors::http::Connector;
 use pingora::http::RequestHeader;
 use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
+use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, OrErr as _};
 use pingora_load_balancing::Backend;
 use pingora_load_balancing::discovery::ServiceDiscovery;
 use pingora_load_balancing::health_check::HealthCheck;
+use serde_json::json;
 use tokio::net::{TcpStream, lookup_host};
 use tracing::{info, warn};
 
-use crate::config::{Declared, InstanceConfig, ServerConfig};
-use crate::net::egress;
-use crate::routing::instance::{Health, is_lack_of_files};
+use crate::config::{Declared, DiscoveryProtocol, InstanceConfig, ServerConfig};
+use crate::credential::{Credential, Plan};
+use crate::mcp::{Era, Method};
+use crate::net::{Talk, TalkError, egress};
+use crate::routing::instance::{EMFILE, Health, is_lack_of_files};
 use crate::routing::pool::of_backend;
 use crate::routing::{Instance, Pool};
 use crate::snapshot::Live;
@@ -72,6 +77,9 @@ impl Probe {
 
     async fn ask(&self, instance: &Instance) -> pingora::Result<()> {
         let Some(mut peer) = instance.peer() else { return Error::e_explain(ErrorType::ConnectError, "no address") };
+        if self.server.health.mcp {
+            return self.talk(instance, peer).await;
+        }
         let Some(path) = &self.server.health.http_path else {
             let Some(address) = peer._address.as_inet() else {
                 return Error::e_explain(ErrorType::ConnectError, "no address");
@@ -90,6 +98,49 @@ impl Probe {
         if status == Some(200) { Ok(()) } else { Error::e_explain(ErrorType::ConnectError, "status is not 200") }
     }
 }
+
+impl Probe {
+    /// Whether it answers as an MCP server does: `server/discover` (2026-07-28), or `initialize` and `ping` in a session of its
+    /// own, which is ended again.
+    async fn talk(&self, instance: &Instance, mut peer: HttpPeer) -> pingora::Result<()> {
+        peer.options.read_timeout = Some(self.server.health.timeout);
+        let (headers, protocol) = own_voice(&self.server);
+        let host = instance.host.clone();
+        let mut talk = Talk::new(&self.connector, peer, host, &self.server.path, headers, ANSWER_BYTES_MAX);
+        let mut answered = talk.begin(protocol).await;
+        if answered.is_ok() && talk.revision().era() == Era::Legacy {
+            answered = talk.tell(Method::Ping, json!({})).await;
+        }
+        talk.end().await;
+        answered.map_err(|error| match error {
+            TalkError::NoFiles => {
+                let cause = std::io::Error::from_raw_os_error(EMFILE);
+                Error::because(ErrorType::ConnectError, "no more files", cause)
+            }
+            TalkError::NotMcp | TalkError::Refused { .. } | TalkError::TooLarge | TalkError::Unreachable => {
+                Error::explain(ErrorType::ConnectError, error.label())
+            }
+        })
+    }
+}
+
+/// What the gateway shows a server in its own name, and how it speaks to it: as `discovery` says, else with the secret that is
+/// the same for everybody.
+fn own_voice(server: &ServerConfig) -> (HeaderMap, DiscoveryProtocol) {
+    let discovery = server.governed.as_ref().and_then(|governed| governed.discovery.as_ref());
+    let plan = discovery.map_or(&server.credential, |discovery| &discovery.credential);
+    let protocol = discovery.map_or(DiscoveryProtocol::Auto, |discovery| discovery.protocol);
+    let mut headers = HeaderMap::new();
+    if let Plan::Static { header, secret } = plan
+        && let Ok(credential) = Credential::from_static(header.clone(), secret)
+    {
+        headers.insert(credential.header().clone(), credential.value().clone());
+    }
+    (headers, protocol)
+}
+
+/// Bytes of one answer.
+const ANSWER_BYTES_MAX: usize = 1 << 20;
 
 #[async_trait]
 impl HealthCheck for Probe {

@@ -10,6 +10,8 @@ pub mod keys;
 pub mod phases;
 pub mod proofs;
 pub mod pulse;
+pub mod quarantine;
+pub mod regions;
 pub mod reload;
 mod settled;
 pub mod upgrade;

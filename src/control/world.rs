@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use http::HeaderValue;
 use pingora::protocols::tls::ALPN;
@@ -12,6 +13,7 @@ use crate::config::{
     AgentClaimsConfig, AgentIssuerConfig, AgentUse, AgentsConfig, AttesterConfig, Config, InstanceConfig, IssuerConfig,
     RouteConfig, ServerConfig,
 };
+use crate::content::Plan;
 use crate::identity::challenge::Challenges;
 use crate::identity::metadata::{ResourceMetadata, WELL_KNOWN};
 use crate::identity::{IssuerPolicy, KeySource, Scopes};
@@ -20,12 +22,16 @@ use crate::policy::{Effect, Policy};
 use crate::registry::agents::{AgentClaims, AgentIssuer, Attester};
 use crate::registry::server::Authority;
 use crate::registry::{AgentTrust, Issuer, Proof, Route, RouteAgents, Server};
-use crate::routing::{Instance, Pool};
+use crate::routing::breaker::Breaker;
+use crate::routing::rule::RoutingSpec;
+use crate::routing::shadow::Shadow;
+use crate::routing::{Instance, Pool, Router};
 use crate::session::Ring;
 use crate::snapshot::Snapshot;
 use crate::telemetry::metrics::Metrics;
 
 use super::health::{Discovery, Probe};
+use super::regions;
 use super::upstream_tls::{TlsFileError, TlsFiles};
 
 /// Why a checked configuration cannot be put to work. Everything in it was valid by itself; what failed lies outside the
@@ -53,6 +59,20 @@ pub enum BuildError {
         server: Arc<str>,
         /// The file.
         path: String,
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// The database of addresses cannot be used.
+    #[error("region.maxmind: {cause}")]
+    Region {
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// The routing of a server cannot be put together.
+    #[error("servers: {server}: routing: {cause}")]
+    Routing {
+        /// The server.
+        server: Arc<str>,
         /// What is wrong with it.
         cause: String,
     },
@@ -96,6 +116,7 @@ pub fn build(
         let problem = |cause: String| BuildError::Route { path: Arc::clone(&route.path), cause };
         let server = route.servers.first().and_then(|name| servers.iter().find(|server| server.name() == name));
         let server = Arc::clone(server.ok_or_else(|| problem("its server is not declared".into()))?);
+        let server_name = Arc::clone(server.name());
         let accepted: Vec<Arc<Issuer>> =
             issuers.iter().filter(|issuer| route.issuers.contains(&issuer.config.name)).cloned().collect();
         let document = ResourceMetadata::new(
@@ -116,6 +137,7 @@ pub fn build(
         metadata.insert(document.path().to_owned(), document.body().clone());
         routes.push(Arc::new(Route {
             id: NEXT_ROUTE_ID.fetch_add(1, Ordering::Relaxed),
+            content: Plan::new(&server.config.content, &route.content),
             config: Arc::clone(route),
             server,
             issuers: accepted,
@@ -123,13 +145,19 @@ pub fn build(
                 let required = used == AgentUse::Required;
                 RouteAgents { required, trust }
             }),
+            budgets: config.budgets.iter().filter(|budget| budget.is_for(&route.path, &server_name)).cloned().collect(),
+            taint: config.taint.as_ref().and_then(|rules| rules.at(&server_name)),
             policy,
             challenges,
         }));
     }
     outbound.allow_plain_http(&config.plain_http_hosts);
     let generation = previous.map_or(1, |previous| previous.generation + 1);
-    Ok(Snapshot::new(generation, config, Arc::new(ring), issuers, servers, routes, metadata))
+    let locator = config.region.as_ref().map(|spec| regions::locator_of(spec, previous, metrics)).transpose();
+    let locator = locator.map_err(|cause| BuildError::Region { cause })?;
+    let mut snapshot = Snapshot::new(generation, config, Arc::new(ring), issuers, servers, routes, metadata);
+    snapshot.locator = locator;
+    Ok(snapshot)
 }
 
 /// What a caller without a token is told to ask for: the least that any allow rule wants, not the catalogue
@@ -228,7 +256,40 @@ fn server_of(
     let authority = Authority::prepare(&config.credential)
         .map_err(|error| BuildError::Credential { server: Arc::clone(&config.name), cause: error.to_string() })?;
     let proof = proof_of(config, issuers, previous)?;
-    Ok(Arc::new(Server { config: Arc::clone(config), pool, proof, authority }))
+    let router = router_of(config, &pool, previous, metrics)?;
+    let shadow = config.shadow.as_ref().map(|spec| Arc::new(Shadow::new(spec.clone(), pool.instances())));
+    Ok(Arc::new(Server { config: Arc::clone(config), pool, router, shadow, proof, authority }))
+}
+
+/// Where a server's requests go. Sides of splits that were closed stay closed while the rules are the same.
+fn router_of(
+    config: &ServerConfig,
+    pool: &Pool,
+    previous: Option<&Snapshot>,
+    metrics: &Metrics,
+) -> Result<Option<Arc<Router>>, BuildError> {
+    let before = previous.and_then(|previous| previous.servers.iter().find(|server| *server.name() == config.name));
+    let before = before.and_then(|server| server.router.as_deref());
+    for side in before.iter().flat_map(|before| before.splits()) {
+        metrics.routing.split_removed(&config.name, &side.rule, &side.to);
+    }
+    let Some(spec) = &config.routing else { return Ok(None) };
+    let router = Router::compile(Arc::clone(&config.name), RoutingSpec::clone(spec), pool.instances(), Instant::now());
+    let router = router.map_err(|problems| BuildError::Routing {
+        server: Arc::clone(&config.name),
+        cause: problems
+            .iter()
+            .map(|problem| format!("[{}].{}: {}", problem.rule, problem.key, problem.message))
+            .collect::<Vec<_>>()
+            .join("; "),
+    })?;
+    if let Some(before) = before {
+        router.take_over(before);
+    }
+    for side in router.splits() {
+        metrics.routing.split_closed(&config.name, &side.rule, &side.to, side.closed);
+    }
+    Ok(Some(Arc::new(router)))
 }
 
 fn same_instances(one: &ServerConfig, other: &ServerConfig) -> bool {
@@ -237,16 +298,25 @@ fn same_instances(one: &ServerConfig, other: &ServerConfig) -> bool {
         && one.timeouts == other.timeouts
         && one.tls == other.tls
         && one.http2 == other.http2
+        && one.circuit == other.circuit
 }
 
 fn pool_of(server: &Arc<ServerConfig>, tls: &TlsFiles, metrics: &Arc<Metrics>) -> Pool {
+    let circuit = |spec| Breaker::of_pool(spec, server.instances.len(), Instant::now());
+    let mut breakers = server.circuit.map(circuit).unwrap_or_default().into_iter();
     let instances: Vec<(Arc<Instance>, InstanceConfig)> = server
         .instances
         .iter()
         .map(|config| {
             metrics.instance_healthy(&server.name, &config.id);
-            let instance =
-                Instance::new(Arc::clone(&config.id), host_header(config), peer_template(server, config, tls));
+            let weight = u32::try_from(config.weight).unwrap_or(1);
+            let mut instance =
+                Instance::new(Arc::clone(&config.id), host_header(config), peer_template(server, config, tls))
+                    .being(config.traits.clone(), weight);
+            if let Some(breaker) = breakers.next() {
+                metrics.routing.circuit_closed(&server.name, &config.id);
+                instance = instance.guarded_by(breaker);
+            }
             (Arc::new(instance), config.clone())
         })
         .collect();

@@ -10,6 +10,7 @@ pub mod issuer;
 pub mod loopback;
 pub mod mail;
 pub mod private_dir;
+mod scenario;
 mod screen;
 pub mod selfcheck;
 pub mod setup;
@@ -20,7 +21,7 @@ pub mod tools;
 use std::fs::File;
 use std::io;
 use std::io::Read as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::thread::JoinHandle;
@@ -43,6 +44,7 @@ use crate::demo::setup::MAIL_ROUTE;
 use crate::demo::setup::Places;
 use crate::demo::setup::ROUTE;
 
+pub use scenario::Scenario;
 pub use selfcheck::Outcome;
 pub use setup::DemoError;
 pub use setup::Prepared;
@@ -80,8 +82,10 @@ pub fn spawn(
                 return on_end(Outcome::default());
             }
         };
-        let Prepared { directory, places, issuer, issuer_listener, instances, mail: (mail, mail_listener), .. } =
+        let Prepared { directory, config_path, places, scenario, issuer, issuer_listener, instances, mail, .. } =
             prepared;
+        let (mail, mail_listener) = mail;
+        let programme = Programme { places, config: config_path, scenario, until };
         let stop = CancellationToken::new();
         runtime.spawn(mail_listener.serve(mail.router(stop.child_token()), stop.child_token()));
         let mut tool_server = Vec::new();
@@ -92,7 +96,7 @@ pub fn spawn(
         }
         let outcome = runtime.block_on(async {
             tokio::select! {
-                outcome = show(&places, &issuer, tool_server, until, Screen::stdout()) => Some(outcome),
+                outcome = show(&programme, &issuer, tool_server, Screen::stdout()) => Some(outcome),
                 () = told_to_stop() => None,
             }
         });
@@ -110,14 +114,18 @@ pub const READY_WITHIN: Duration = Duration::from_secs(30);
 const READY_LOOK_EVERY: Duration = Duration::from_millis(50);
 const AUDIT_LOOK_EVERY: Duration = Duration::from_millis(200);
 
-/// The programme from the first line on the screen to the last.
-async fn show(
-    places: &Places,
-    issuer: &Issuer,
-    instances: Vec<tools::Instance>,
+/// What is shown where, and for how long.
+struct Programme {
+    places: Places,
+    /// The gateway's configuration.
+    config: PathBuf,
+    scenario: Option<Scenario>,
     until: Until,
-    mut screen: Screen,
-) -> Outcome {
+}
+
+/// The programme from the first line on the screen to the last.
+async fn show(programme: &Programme, issuer: &Issuer, instances: Vec<tools::Instance>, mut screen: Screen) -> Outcome {
+    let Programme { places, config, scenario, until } = programme;
     let tokens = async {
         let http = http_client()?;
         ready(&http, places).await?;
@@ -145,11 +153,15 @@ async fn show(
         metrics_url: format!("http://{}/metrics", places.metrics),
         issuer_url: issuer.url().to_owned(),
         audit: places.audit.clone(),
+        config: config.clone(),
         instances,
         tokens,
     };
-    screen.say("What the demo sees when it makes these calls itself:\n");
-    let outcome = check.run(&mut screen).await;
+    match scenario {
+        Some(scenario) => screen.say(scenario.introduction()),
+        None => screen.say("What the demo sees when it makes these calls itself:\n"),
+    }
+    let outcome = check.run(*scenario, &mut screen).await;
     match until {
         Until::SelfCheck => outcome,
         Until::Signal => {
@@ -371,7 +383,7 @@ mod tests {
 
     #[tokio::test]
     async fn every_sample_user_gets_a_token_from_the_token_endpoint() {
-        let prepared = prepare((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let prepared = prepare((Ipv4Addr::LOCALHOST, 0).into(), None).unwrap();
         let issuer = Arc::clone(&prepared.issuer);
         let stop = CancellationToken::new();
         tokio::spawn(prepared.issuer_listener.serve(Arc::clone(&issuer).router(), stop.clone()));

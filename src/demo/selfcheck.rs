@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -14,6 +13,8 @@ use crate::demo::call::Call;
 use crate::demo::call::CallError;
 use crate::demo::call::Sender;
 use crate::demo::issuer::WRITE;
+use crate::demo::scenario::Scenario;
+use crate::demo::scenario::Step;
 use crate::demo::screen::Screen;
 use crate::demo::setup::UNSAID;
 use crate::demo::token::fingerprint;
@@ -50,6 +51,7 @@ pub(super) struct SelfCheck {
     pub(super) metrics_url: String,
     pub(super) issuer_url: String,
     pub(super) audit: PathBuf,
+    pub(super) config: PathBuf,
     pub(super) instances: Vec<Instance>,
     pub(super) tokens: Tokens,
 }
@@ -77,10 +79,10 @@ impl Tokens {
 }
 
 /// What a step has seen, for the reader; or why it did not hold.
-type Seen = Result<Vec<String>, Unheld>;
+pub(super) type Seen = Result<Vec<String>, Unheld>;
 
 #[derive(Debug, thiserror::Error)]
-enum Unheld {
+pub(super) enum Unheld {
     #[error(transparent)]
     Call(#[from] CallError),
     #[error("no answer: {0}")]
@@ -90,22 +92,9 @@ enum Unheld {
 }
 
 impl SelfCheck {
-    /// Makes every step, tells `screen` of each, and of the outcome in one last line.
-    pub(super) async fn run(&self, screen: &mut Screen) -> Outcome {
-        type Step<'a> = Pin<Box<dyn Future<Output = Seen> + Send + 'a>>;
-        let steps: [(&str, Step<'_>); 11] = [
-            ("Without a token: 401, and where to get one", Box::pin(self.without_token())),
-            ("A list shows only what the caller may call", Box::pin(self.lists())),
-            ("An allowed call (2026-07-28, no session)", Box::pin(self.allowed())),
-            ("A call refused for a missing scope, with the challenge", Box::pin(self.refused_for_scope())),
-            ("The same call by somebody who holds the scope", Box::pin(self.allowed_to_bob())),
-            ("A call refused for its argument", Box::pin(self.refused_for_argument())),
-            ("Sessions (2025-11-25) are spread, and stick to their instance", Box::pin(self.sessions_stick())),
-            ("A session is of no use to anybody else", Box::pin(self.session_is_private())),
-            ("A slow call reports progress on the way", Box::pin(self.progress())),
-            ("The tool server receives an exchanged token, not the caller's", Box::pin(self.exchanged())),
-            ("Metrics and audit tell of all this", Box::pin(self.recorded())),
-        ];
+    /// Makes every step, those of the scenario if there is one, tells `screen` of each, and of the outcome in one last line.
+    pub(super) async fn run(&self, scenario: Option<Scenario>, screen: &mut Screen) -> Outcome {
+        let steps = scenario.map_or_else(|| self.steps(), |scenario| scenario.steps(self));
         let mut outcome = Outcome { held: 0, steps: steps.len() };
         for (number, (title, step)) in (1..).zip(steps) {
             match step.await {
@@ -122,6 +111,22 @@ impl SelfCheck {
         }
         screen.say(outcome);
         outcome
+    }
+
+    fn steps(&self) -> Vec<Step<'_>> {
+        vec![
+            ("Without a token: 401, and where to get one", Box::pin(self.without_token())),
+            ("A list shows only what the caller may call", Box::pin(self.lists())),
+            ("An allowed call (2026-07-28, no session)", Box::pin(self.allowed())),
+            ("A call refused for a missing scope, with the challenge", Box::pin(self.refused_for_scope())),
+            ("The same call by somebody who holds the scope", Box::pin(self.allowed_to_bob())),
+            ("A call refused for its argument", Box::pin(self.refused_for_argument())),
+            ("Sessions (2025-11-25) are spread, and stick to their instance", Box::pin(self.sessions_stick())),
+            ("A session is of no use to anybody else", Box::pin(self.session_is_private())),
+            ("A slow call reports progress on the way", Box::pin(self.progress())),
+            ("The tool server receives an exchanged token, not the caller's", Box::pin(self.exchanged())),
+            ("Metrics and audit tell of all this", Box::pin(self.recorded())),
+        ]
     }
 
     async fn without_token(&self) -> Seen {
@@ -318,31 +323,34 @@ impl SelfCheck {
     }
 
     /// The sum over the labels of a counter.
-    async fn metric(&self, name: &str) -> Result<f64, Unheld> {
+    pub(super) async fn metric(&self, name: &str) -> Result<f64, Unheld> {
         let text = self.http.get(&self.metrics_url).send().await?.text().await?;
         Ok(sum(&text, name))
     }
 
-    /// The record of alice's refused `notes_add`. The audit writer works behind the answers, so it may take a moment.
+    /// The record of alice's refused `notes_add`.
     async fn audit_record_of_the_refusal(&self) -> Result<Value, Unheld> {
+        self.audit_record("the refused call", |record| {
+            let is = |path: &str, value: Value| record.pointer(path) == Some(&value);
+            is("/mcp/name", json!("notes_add")) && is("/principal/subject", json!("alice")) && is("/status", json!(403))
+        })
+        .await
+    }
+
+    /// The first record that is `wanted`. The audit writer works behind the answers, so it may take a moment.
+    pub(super) async fn audit_record(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value, Unheld> {
         for _ in 0..AUDIT_LOOKS {
             let text = std::fs::read_to_string(&self.audit).unwrap_or_default();
             if [&self.tokens.alice, &self.tokens.bob, &self.tokens.carol].iter().any(|token| text.contains(*token)) {
                 return Err(Unheld::Other("a token stands in the audit file".to_owned()));
             }
-            let records = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-            let refused = records.into_iter().find(|record| {
-                let is = |path: &str, value: Value| record.pointer(path) == Some(&value);
-                is("/mcp/name", json!("notes_add"))
-                    && is("/principal/subject", json!("alice"))
-                    && is("/status", json!(403))
-            });
-            if let Some(refused) = refused {
-                return Ok(refused);
+            let mut records = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            if let Some(record) = records.find(&wanted) {
+                return Ok(record);
             }
             tokio::time::sleep(AUDIT_LOOK_EVERY).await;
         }
-        Err(Unheld::Other(format!("no record of the refused call in {}", self.audit.display())))
+        Err(Unheld::Other(format!("no record of {what} in {}", self.audit.display())))
     }
 
     async fn open_session(&self, sender: Sender<'_>) -> Result<Session, Unheld> {
@@ -370,11 +378,11 @@ impl SelfCheck {
         }
     }
 
-    async fn send(&self, call: &Call, sender: Sender<'_>) -> Result<Answer, CallError> {
+    pub(super) async fn send(&self, call: &Call, sender: Sender<'_>) -> Result<Answer, CallError> {
         call.send(&self.http, &self.mcp_url, sender).await
     }
 
-    fn requests_seen(&self) -> u64 {
+    pub(super) fn requests_seen(&self) -> u64 {
         self.instances.iter().map(Instance::requests).sum()
     }
 }
@@ -428,7 +436,7 @@ const SESSIONS_MAX: usize = 16;
 const AUDIT_LOOKS: usize = 50;
 const AUDIT_LOOK_EVERY: Duration = Duration::from_millis(100);
 
-fn expect<T: PartialEq + std::fmt::Debug>(what: &str, seen: T, wanted: T) -> Result<(), Unheld> {
+pub(super) fn expect<T: PartialEq + std::fmt::Debug>(what: &str, seen: T, wanted: T) -> Result<(), Unheld> {
     if seen == wanted { Ok(()) } else { Err(Unheld::Other(format!("{what}: {seen:?} instead of {wanted:?}"))) }
 }
 

@@ -19,6 +19,7 @@ use crate::demo::loopback::BindError;
 use crate::demo::loopback::LoopbackListener;
 use crate::demo::mail::Mail;
 use crate::demo::private_dir::PrivateDir;
+use crate::demo::scenario::{Additions, Scenario};
 use crate::demo::token::NoRandomness;
 use crate::demo::token::random_bytes;
 use crate::demo::token::random_text;
@@ -33,6 +34,7 @@ pub struct Prepared {
     pub(super) config_path: PathBuf,
     pub(super) config: String,
     pub(super) places: Places,
+    pub(super) scenario: Option<Scenario>,
     pub(super) issuer: Arc<Issuer>,
     pub(super) issuer_listener: LoopbackListener,
     pub(super) instances: Vec<(Instance, LoopbackListener)>,
@@ -79,11 +81,12 @@ impl Prepared {
 }
 
 /// Prepares a run in which the gateway listens on `listen`, a loopback address; port 0 chooses free ones for everything.
-/// Otherwise metrics and admin get 127.0.0.1:9090 and :9091, or free ports where those are taken.
+/// Otherwise metrics and admin get 127.0.0.1:9090 and :9091, or free ports where those are taken. A scenario has some more
+/// configuration.
 ///
 /// # Errors
 /// [`DemoError`]; nothing is left behind.
-pub fn prepare(listen: SocketAddr) -> Result<Prepared, DemoError> {
+pub fn prepare(listen: SocketAddr, scenario: Option<Scenario>) -> Result<Prepared, DemoError> {
     // The gateway binds its addresses itself. They are held until all are chosen, so that none is chosen twice.
     let gateway = LoopbackListener::bind(listen)?;
     let port = |usual| if listen.port() == 0 { 0 } else { usual };
@@ -113,9 +116,12 @@ pub fn prepare(listen: SocketAddr) -> Result<Prepared, DemoError> {
         audit: directory.path().join("audit.jsonl"),
     };
     let store = directory.path().join("registry.db");
-    let config = configuration(&places, &issuer, &instances, [&session_key, &client_secret, &store]);
+    let control = directory.path().join("control.sock");
+    let files = [&*session_key, &*client_secret, &*store, &*control];
+    let additions = scenario.map(Scenario::additions).unwrap_or_default();
+    let config = configuration(&places, &issuer, &instances, files, &additions);
     let config_path = directory.write("portcullis.yaml", config.as_bytes())?;
-    Ok(Prepared { directory, config_path, config, places, issuer, issuer_listener, instances, mail })
+    Ok(Prepared { directory, config_path, config, places, scenario, issuer, issuer_listener, instances, mail })
 }
 
 /// The gateway's public path.
@@ -137,23 +143,27 @@ fn configuration(
     places: &Places,
     issuer: &Issuer,
     instances: &[(Instance, LoopbackListener)],
-    files: [&Path; 3],
+    files: [&Path; 4],
+    additions: &Additions,
 ) -> String {
     let Places { gateway, metrics, admin, audit, .. } = places;
-    let (audit, [session_key, client_secret, store]) = (quoted(audit), files.map(quoted));
+    let (audit, [session_key, client_secret, store, control]) = (quoted(audit), files.map(quoted));
     let instances: String = instances
         .iter()
-        .map(|(instance, listener)| {
-            format!("      - {{ id: {}, url: \"http://{}\" }}\n", instance.id(), listener.address())
+        .zip(additions.instances)
+        .map(|((instance, listener), more)| {
+            format!("      - {{ id: {}, url: \"http://{}\"{more} }}\n", instance.id(), listener.address())
         })
         .collect();
     let issuer = issuer.url();
+    let Additions { sections, server, route, .. } = additions;
     format!(
         r#"# Made by `portcullis demo` for one run: clear text, loopback, secrets that end with it. The shape is that of a real one.
 server:
   threads: 2
   grace_period_seconds: 1
   graceful_shutdown_timeout_seconds: 1
+  control_sock: {control}
 listen:
   - address: "{gateway}"
 public_url: "http://{gateway}"
@@ -195,14 +205,14 @@ servers:
         audience: [{TOOLS_AUDIENCE}]
         scope: ["{READ}", "{WRITE}"]     # at most; the issuer grants what the caller's own token holds
     forward_claims: {{ sub: X-User-Id }}
-
+{server}
 routes:
   - path: {ROUTE}
     servers: [tools]
     issuers: [demo]
     agents: optional
     scopes_supported: ["{READ}", "{WRITE}"]
-    authorization:
+{route}    authorization:
       default: deny
       rules:
         - name: readers
@@ -222,7 +232,7 @@ routes:
         - name: writers
           source: {{ jwt: {{ scopes: ["{WRITE}"] }} }}
           target: {{ tools: [{{ server: tools, tool: notes_add }}] }}
-"#
+{sections}"#
     )
 }
 
@@ -246,20 +256,20 @@ mod tests {
 
     #[test]
     fn refuses_to_listen_where_others_can_reach_it() {
-        let refused = prepare("0.0.0.0:0".parse().unwrap()).map(|_| ());
+        let refused = prepare("0.0.0.0:0".parse().unwrap(), None).map(|_| ());
         assert!(matches!(refused, Err(DemoError::Bind(BindError::NotLoopback(_)))), "{refused:?}");
     }
 
     #[test]
     fn says_so_when_the_address_is_taken() {
         let taken = LoopbackListener::bind(ANY).unwrap();
-        let refused = prepare(taken.address()).map(|_| ());
+        let refused = prepare(taken.address(), None).map(|_| ());
         assert!(matches!(refused, Err(DemoError::Bind(BindError::Io { .. }))), "{refused:?}");
     }
 
     #[test]
     fn secrets_stay_in_private_files_and_out_of_the_configuration() {
-        let prepared = prepare(ANY).unwrap();
+        let prepared = prepare(ANY, None).unwrap();
         for name in ["client.secret", "session.key", "portcullis.yaml"] {
             let mode = fs::metadata(prepared.directory.path().join(name)).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600, "{name}");
@@ -273,7 +283,7 @@ mod tests {
 
     #[test]
     fn the_configuration_names_the_sockets_that_wait() {
-        let prepared = prepare(ANY).unwrap();
+        let prepared = prepare(ANY, None).unwrap();
         let documents = Yaml::load_from_str(&fs::read_to_string(prepared.config_path()).unwrap()).unwrap();
         let root = documents.first().unwrap();
         let text = |node: &Yaml<'_>, key: &str| node.as_mapping_get(key).unwrap().as_str().unwrap().to_owned();
@@ -297,7 +307,7 @@ mod tests {
 
     #[test]
     fn two_runs_share_nothing() {
-        let (one, other) = (prepare(ANY).unwrap(), prepare(ANY).unwrap());
+        let (one, other) = (prepare(ANY, None).unwrap(), prepare(ANY, None).unwrap());
         assert_ne!(one.issuer.client_secret().expose(), other.issuer.client_secret().expose());
         assert_ne!(one.issuer.users()[0].password.expose(), other.issuer.users()[0].password.expose());
         assert_ne!(one.config_path(), other.config_path());

@@ -12,20 +12,24 @@ use pingora::connectors::L4Connect;
 use pingora::http::RequestHeader;
 use pingora::protocols::Digest;
 use pingora::upstreams::peer::HttpPeer;
-use pingora::{Error, ErrorType, OrErr, RetryType};
+use pingora::{Error, ErrorSource, ErrorType, OrErr, RetryType};
 use pingora_proxy::Session as Client;
 
 use crate::config::UpstreamTimeouts;
-use crate::identity::Principal;
-use crate::mcp::{Era, Method as McpMethod};
+use crate::identity::Caller;
+use crate::mcp::{Era, Message, Method as McpMethod, Target};
+use crate::registry::Server;
+use crate::routing::rule::names_tool;
 use crate::snapshot::Live;
+use crate::time::Clock;
 
 use super::Shell;
 use super::credentials::Obtained;
 use super::pipeline::{Admitted, Ask, SESSION_ID};
 use super::record::{Record, X_REQUEST_ID};
 use super::rejection::Rejection;
-use super::watchdog::{Limits, Owner, RanOut, Turn};
+use super::stops::Owner;
+use super::watchdog::{Limits, RanOut, Turn};
 
 /// How long one request waits for its server: the three limits of `servers[].timeouts`, each at its time.
 pub(super) struct Patience {
@@ -34,17 +38,17 @@ pub(super) struct Patience {
     total: Duration,
     /// The hard end; known when the request is first sent.
     until: Option<Instant>,
-    owner: Owner,
+    owner: Arc<Owner>,
     live: Arc<Live>,
     /// Keeps the limits while the server is silent. `None` over HTTP/2.
     turn: Option<Turn>,
 }
 
 impl Patience {
-    /// For a request of `principal`, which `live` may say to end.
-    pub(super) fn new(timeouts: &UpstreamTimeouts, principal: &Principal, live: &Arc<Live>) -> Self {
+    /// For a request of `owner`, which `live` may say to end.
+    pub(super) fn new(timeouts: &UpstreamTimeouts, owner: Owner, live: &Arc<Live>) -> Self {
         let UpstreamTimeouts { first_byte, idle, total, .. } = *timeouts;
-        let owner = Owner { principal: principal.clone(), since: Instant::now() };
+        let owner = Arc::new(owner);
         Self { first_byte, idle, total, until: None, owner, live: Arc::clone(live), turn: None }
     }
 
@@ -70,7 +74,7 @@ impl Patience {
         let limits = Limits { until, silence: Some(self.idle) };
         match &self.turn {
             Some(turn) => turn.heard(limits, now),
-            None if now >= until || self.is_ended() => Err(RanOut),
+            None if now >= until || self.ended().is_some() => Err(RanOut),
             None => Ok(()),
         }
     }
@@ -87,9 +91,9 @@ impl Patience {
         self.turn = None;
     }
 
-    /// Whether somebody has ended the sessions of whoever asked, since they asked.
-    pub(super) fn is_ended(&self) -> bool {
-        self.live.revocations().ended_open(&self.owner.principal, self.owner.since)
+    /// How somebody has ended the request from outside: the sessions of whoever asked, or what was stopped.
+    pub(super) fn ended(&self) -> Option<Rejection> {
+        self.owner.ended(self.live.revocations(), &self.live.quarantines(), Clock.now())
     }
 
     /// Whether the request's time has run out.
@@ -157,20 +161,11 @@ pub(super) fn write_head(
     if let Some(session) = &admitted.session {
         headers.insert(SESSION_ID, text_value(&session.upstream_id)?);
     }
-    for (claim, name) in &server.forward_claims {
-        if let Some(value) = admitted.caller.claims().get(&**claim).and_then(header_value) {
-            headers.insert(name.clone(), value);
-        }
+    if admitted.is_new_there {
+        // Events of the instance that is gone are unknown where the session was opened anew.
+        headers.remove(LAST_EVENT_ID);
     }
-    if let Some(ip) = record.client_ip {
-        headers.insert(X_FORWARDED_FOR, address_value(ip)?);
-    }
-    headers.insert(X_FORWARDED_HOST, text_value(&record.host)?);
-    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(record.scheme));
-    headers.insert(X_REQUEST_ID, record.request_id_value());
-    if let Some(Obtained { credential, .. }) = &admitted.credential {
-        headers.insert(credential.header().clone(), credential.value().clone());
-    }
+    identify(&mut headers, &admitted.route.server, &admitted.caller, admitted.credential.as_ref(), record)?;
 
     // Put together as `http` does it: Pingora's own way keeps the spelling of every name in a second map, and reads each
     // name anew.
@@ -180,6 +175,31 @@ pub(super) fn write_head(
     head.version = upstream.version;
     head.headers = headers;
     *upstream = head.into();
+    Ok(())
+}
+
+/// Adds what tells a server for whom it is asked, and by which authority.
+pub(super) fn identify(
+    headers: &mut HeaderMap,
+    server: &Server,
+    caller: &Caller,
+    credential: Option<&Obtained>,
+    record: &Record,
+) -> pingora::Result<()> {
+    for (claim, name) in &server.config.forward_claims {
+        if let Some(value) = caller.claims().get(&**claim).and_then(header_value) {
+            headers.insert(name.clone(), value);
+        }
+    }
+    if let Some(ip) = record.client_ip {
+        headers.insert(X_FORWARDED_FOR, address_value(ip)?);
+    }
+    headers.insert(X_FORWARDED_HOST, text_value(&record.host)?);
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(record.scheme));
+    headers.insert(X_REQUEST_ID, record.request_id_value());
+    if let Some(Obtained { credential, .. }) = credential {
+        headers.insert(credential.header().clone(), credential.value().clone());
+    }
     Ok(())
 }
 
@@ -202,11 +222,29 @@ pub(super) fn judged_body(admitted: &Admitted) -> Option<Bytes> {
     }
 }
 
-/// Whether a failure on a pooled connection may be repeated: the connection had gone stale, nothing of an answer came,
-/// and asking twice does no harm. Pingora itself never repeats a POST, and everything in MCP is one.
+/// Whether a failed request may be repeated: nothing of an answer came, asking twice does no harm, and the connection was a
+/// pooled one that had gone stale. What the operator calls idempotent may be repeated whenever a connection breaks. Pingora
+/// itself never repeats a POST, and everything in MCP is one.
 pub(super) fn may_repeat(admitted: &Admitted, error: &Error, reused: bool, answered: bool) -> bool {
+    if answered {
+        return false;
+    }
+    let messages = admitted.ask.messages();
     let is_stale_connection = reused && matches!(error.retry, RetryType::ReusedOnly);
-    is_stale_connection && !answered && admitted.ask.messages().iter().all(|message| is_harmless(message.method()))
+    is_stale_connection && messages.iter().all(|message| is_harmless(message.method()) || is_marked(admitted, message))
+        || broke_off(error) && !messages.is_empty() && messages.iter().all(|message| is_marked(admitted, message))
+}
+
+/// A call of a tool that the operator calls idempotent.
+fn is_marked(admitted: &Admitted, message: &Message) -> bool {
+    message.method() == Some(McpMethod::ToolsCall)
+        && matches!(&message.target, Target::Tool(name) if names_tool(&admitted.route.server.config.idempotent, name))
+}
+
+/// The server's side of the connection broke, and not because the request's time had run out.
+fn broke_off(error: &Error) -> bool {
+    *error.esource() == ErrorSource::Upstream
+        && matches!(error.etype(), ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError)
 }
 
 /// What a Pingora error on the upstream side means to the client.
@@ -292,6 +330,9 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 const LAST_EVENT_ID: &str = "last-event-id";
+
+/// Names the revision that is spoken.
+pub(super) const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 
 const OUR_USER_AGENT: &str = concat!("portcullis/", env!("CARGO_PKG_VERSION"));
 

@@ -99,6 +99,18 @@ pub(super) fn check_media(head: &RequestHeader) -> Result<(), Rejection> {
     Ok(())
 }
 
+/// Whether a trusted proxy says that its client is connected over TLS; what anybody else says of it does not count.
+pub(super) fn is_forwarded_over_tls(config: &Config, head: &RequestHeader, peer: Option<SocketAddr>) -> bool {
+    let is_trusted = peer.is_some_and(|peer| {
+        let ip = peer.ip().to_canonical();
+        config.trusted_proxies.iter().any(|range| range.contains(&ip))
+    });
+    let mut says = head.headers.get_all("x-forwarded-proto").iter();
+    is_trusted
+        && says.next().is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"https"))
+        && says.next().is_none()
+}
+
 /// The address of the client: the peer's, or what a trusted proxy says it is. From anyone else `X-Forwarded-For` is
 /// ignored. The rightmost entry that is not itself a trusted proxy counts: what stands left of it is hearsay.
 pub(super) fn client_ip(config: &Config, head: &RequestHeader, peer: Option<SocketAddr>) -> Option<IpAddr> {

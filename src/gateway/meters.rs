@@ -7,7 +7,7 @@ use dashmap::DashMap;
 use crate::policy::rule::TargetEntry;
 use crate::registry::Route;
 use crate::snapshot::Live;
-use crate::telemetry::metrics::{AgentMetrics, IssuerMetrics, Metrics, RouteMetrics, ServerMetrics};
+use crate::telemetry::metrics::{AgentMetrics, BudgetMetrics, IssuerMetrics, Metrics, RouteMetrics, ServerMetrics};
 
 /// The counters of every route that has been used, looked up once per compiled route. Labels come from the configuration
 /// alone, so there are as many as it names.
@@ -22,6 +22,7 @@ pub(crate) struct RouteMeters {
     pub(crate) route: RouteMetrics,
     pub(crate) server: ServerMetrics,
     pub(crate) agents: AgentMetrics,
+    pub(crate) budgets: BudgetMetrics,
     issuers: Vec<(Arc<str>, IssuerMetrics)>,
     unknown_issuer: IssuerMetrics,
 }
@@ -44,6 +45,7 @@ impl Meters {
             route: self.metrics.route(&route.config.path),
             server: self.metrics.server(server, tools),
             agents: agents_of(&self.metrics, route),
+            budgets: self.metrics.budgets(&route.config.path),
             issuers: route
                 .issuers
                 .iter()

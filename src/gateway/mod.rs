@@ -3,21 +3,30 @@
 mod agents;
 mod annotations;
 mod body;
+mod budgets;
+mod content;
 mod credentials;
 mod decisions;
 pub mod door;
 pub mod exchange;
 mod forward;
 pub mod governance;
+mod handover;
 mod local;
 mod meters;
+mod outside;
 mod pipeline;
+mod placement;
 mod record;
 mod rejection;
 mod respond;
 mod revoked;
+mod shadow;
+mod stops;
 pub mod sweep;
+mod taint;
 mod tokens;
+mod trial;
 mod watchdog;
 
 use std::sync::Arc;
@@ -25,6 +34,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use pingora::connectors::http::Connector;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::protocols::Digest;
@@ -36,6 +46,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use crate::identity::Shown;
 use crate::lifecycle::Lifecycle;
 use crate::net::Outbound;
+use crate::routing::instance::is_lack_of_files;
 use crate::snapshot::Live;
 use crate::telemetry::audit::AuditSink;
 use crate::telemetry::metrics::{CacheName, Metrics, SessionEvent};
@@ -43,18 +54,24 @@ use crate::time::Clock;
 
 use self::agents::Agents;
 use self::annotations::Annotations;
+use self::budgets::{Counters, Spent};
 use self::decisions::Decisions;
 use self::exchange::Exchanger;
 use self::forward::Patience;
 use self::governance::{DIGESTS_MAX, Digests, Observer};
+use self::handover::Handovers;
 use self::meters::Meters;
 use self::pipeline::{Admitted, Who};
 use self::record::{Record, RequestIds};
 use self::rejection::Rejection;
 use self::respond::Answer;
 use self::revoked::Revoked;
+use self::shadow::{Comparison, ReadOnlyTools};
+use self::stops::Owner;
 use self::sweep::Sweep;
+use self::taint::Marks;
 use self::tokens::Tokens;
+use self::trial::Trial;
 use self::watchdog::Watchdog;
 
 /// The gateway as Pingora sees it.
@@ -74,13 +91,21 @@ struct Shell {
     decisions: Decisions,
     exchanger: Exchanger,
     revoked: Revoked,
+    budgets: Arc<Counters>,
+    marks: Marks,
     annotations: Annotations,
+    read_only: ReadOnlyTools,
+    handovers: Handovers,
+    /// For what the gateway asks servers beside the requests of clients.
+    connector: Connector,
     digests: Digests,
     observer: Option<Observer>,
     request_ids: RequestIds,
     random: SystemRandom,
     lifecycle: Arc<Lifecycle>,
     watchdog: Arc<Watchdog>,
+    /// For calls of our own: guards of content.
+    outbound: Outbound,
 }
 
 /// One request on its way. The stage only moves forward.
@@ -104,6 +129,8 @@ struct Forwarded {
     answer: Answer,
     attempt: Attempt,
     patience: Patience,
+    /// Waits for the answer, to hold it against another.
+    shadow: Option<Comparison>,
     /// Why its answer is not passed on, or not further.
     failure: Option<Rejection>,
 }
@@ -119,6 +146,10 @@ struct Attempt {
     renew_credential: bool,
     /// A renewed credential is in use: a second refusal is final.
     renewed: bool,
+    /// The instance does not know the session any more: it is to be opened anew.
+    reinitialize: bool,
+    /// It was; a second time it is lost.
+    reinitialized: bool,
     /// The connection was found unusable before anything was sent on it.
     unsent: bool,
 }
@@ -150,8 +181,8 @@ impl ProxyHttp for Gateway {
         self.receive(client, exchange).await
     }
 
-    async fn upstream_peer(&self, _client: &mut Client, exchange: &mut Self::CTX) -> pingora::Result<Box<HttpPeer>> {
-        self.choose_peer(exchange).await
+    async fn upstream_peer(&self, client: &mut Client, exchange: &mut Self::CTX) -> pingora::Result<Box<HttpPeer>> {
+        self.choose_peer(client, exchange).await
     }
 
     async fn connected_to_upstream(
@@ -176,8 +207,9 @@ impl ProxyHttp for Gateway {
         upstream: &mut RequestHeader,
         exchange: &mut Self::CTX,
     ) -> pingora::Result<()> {
-        let forwarded = exchange.stage.forwarded()?;
+        let Stage::Admitted(forwarded) = &mut exchange.stage else { return Err(not_admitted()) };
         exchange.record.sent_upstream();
+        forwarded.admitted.trial.sent();
         forward::write_head(&forwarded.admitted, client, &exchange.record, upstream)
     }
 
@@ -233,31 +265,51 @@ impl ProxyHttp for Gateway {
         reused: bool,
     ) -> Box<Error> {
         let answered = client.response_written().is_some();
-        let again = exchange.stage.forwarded().is_ok_and(|forwarded| {
-            let Forwarded { admitted, attempt, patience, .. } = forwarded;
-            attempt.count < TRIES_MAX
-                && (attempt.renew_credential
-                    || attempt.unsent
-                    || !patience.ran_out() && forward::may_repeat(admitted, &error, reused, answered))
-        });
-        error.set_retry(again);
+        let Stage::Admitted(forwarded) = &mut exchange.stage else {
+            error.set_retry(false);
+            return error;
+        };
+        let Forwarded { admitted, attempt, patience, .. } = &mut **forwarded;
+        let may_try = attempt.count < TRIES_MAX;
+        let goes_on = attempt.renew_credential || attempt.reinitialize || attempt.unsent;
+        let repeats =
+            may_try && !goes_on && !patience.ran_out() && forward::may_repeat(admitted, &error, reused, answered);
+        if repeats && !reused {
+            // It broke on a connection that was made for it: another instance may do better.
+            admitted.trial.refused(&self.shell, &admitted.route, &Rejection::UpstreamUnreachable);
+            attempt.elsewhere = admitted.session.is_none();
+        }
+        error.set_retry(may_try && goes_on || repeats);
         error
     }
 
     async fn fail_to_proxy(&self, client: &mut Client, error: &Error, exchange: &mut Self::CTX) -> FailToProxy {
+        if let Some(status) = self.settle_outside(client, exchange).await {
+            return FailToProxy { error_code: status, can_reuse_downstream: false };
+        }
         let mut rejection = exchange.stage.rejection(error);
         if self.shell.lifecycle.is_ending() && matches!(rejection, Rejection::UpstreamTimeout) {
             rejection = Rejection::ShuttingDown;
-        } else if matches!(rejection, Rejection::UpstreamTimeout) && exchange.is_ended() {
-            rejection = Rejection::UnknownSession;
+        } else if matches!(rejection, Rejection::UpstreamTimeout)
+            && let Some(ended) = exchange.ended()
+        {
+            rejection = ended;
         }
         exchange.record.refused(&rejection);
+        if let Stage::Admitted(forwarded) = &mut exchange.stage {
+            let Admitted { trial, route, .. } = &mut forwarded.admitted;
+            trial.refused(&self.shell, route, &rejection);
+        }
         tracing::debug!(request = %exchange.record.request_id, %error, "The request failed on its way.");
         respond::report_failure(client, &rejection, exchange).await;
         FailToProxy { error_code: rejection.status().as_u16(), can_reuse_downstream: false }
     }
 
     async fn logging(&self, client: &mut Client, _error: Option<&Error>, exchange: &mut Self::CTX) {
+        if let Stage::Admitted(forwarded) = &mut exchange.stage {
+            let Admitted { trial, route, .. } = &mut forwarded.admitted;
+            trial.end(&self.shell, route, exchange.record.generation);
+        }
         record::finish(&self.shell, client, &mut exchange.record).await;
     }
 
@@ -295,9 +347,18 @@ impl Gateway {
             tokens: Tokens::new(limits.token_cache, metrics.cache(CacheName::Token).clone()),
             agents: Agents::new(limits.agent_cache, metrics.cache(CacheName::Agent).clone()),
             decisions: Decisions::new(limits.decision_cache, metrics.cache(CacheName::Decision).clone()),
-            exchanger: credentials::exchanger(outbound, limits.credential_cache, &metrics),
+            exchanger: credentials::exchanger(outbound.clone(), limits.credential_cache, &metrics),
+            outbound,
             revoked: Revoked::new(limits.revoked_sessions),
+            budgets: {
+                let store = live.peek().config.budgets_store.clone();
+                Arc::new(Counters::new(limits.budget_cells, store.as_ref(), Arc::clone(&metrics)))
+            },
+            marks: Marks::new(limits.taint_marks),
             annotations: Annotations::default(),
+            read_only: ReadOnlyTools::default(),
+            handovers: Handovers::new(limits.handover_sessions),
+            connector: Connector::new(None),
             digests: Digests::new(DIGESTS_MAX),
             observer,
             request_ids: RequestIds::new(u64::from_be_bytes(process)),
@@ -345,14 +406,26 @@ impl Gateway {
         match pipeline::admit(&self.shell, world, client, &mut exchange.record).await {
             Ok(admitted) => {
                 let timeouts = &admitted.route.server.config.timeouts;
-                let patience = Patience::new(timeouts, admitted.caller.principal(), &self.shell.live);
+                let patience = Patience::new(timeouts, Owner::of(&admitted), &self.shell.live);
                 let (answer, attempt) = (Answer::Awaited, Attempt::default());
-                let forwarded = Forwarded { admitted, answer, attempt, patience, failure: None };
+                let shadow = shadow::begin(&self.shell, &admitted, client, &exchange.record);
+                let forwarded = Forwarded { admitted, answer, attempt, patience, shadow, failure: None };
                 exchange.stage = Stage::Admitted(Box::new(forwarded));
                 Ok(false)
             }
             Err(rejection) => self.refuse(client, exchange, rejection).await,
         }
+    }
+
+    /// Finishes an answer that waits for a guard outside; says its status. None: no answer waits.
+    async fn settle_outside(&self, client: &mut Client, exchange: &mut Exchange) -> Option<u16> {
+        let Exchange { stage: Stage::Admitted(forwarded), record } = exchange else { return None };
+        let Forwarded { admitted, answer, .. } = &mut **forwarded;
+        let outside = answer.outside().filter(|outside| outside.waits())?;
+        if let Err(error) = outside::settle(&self.shell, client, admitted, outside, record).await {
+            tracing::debug!(request = %record.request_id, %error, "The client was gone before it had its answer.");
+        }
+        Some(client.response_written().map_or(0, |head| head.status.as_u16()))
     }
 
     async fn refuse(
@@ -376,23 +449,29 @@ impl Gateway {
 
     /// The peer of this attempt: the admitted instance; after a failed connection another one; with a renewed credential
     /// when the server has refused the first.
-    async fn choose_peer(&self, exchange: &mut Exchange) -> pingora::Result<Box<HttpPeer>> {
+    async fn choose_peer(&self, client: &Client, exchange: &mut Exchange) -> pingora::Result<Box<HttpPeer>> {
         let Stage::Admitted(forwarded) = &mut exchange.stage else { return Err(not_admitted()) };
         forwarded.attempt.count += 1;
         forwarded.attempt.unsent = false;
         forwarded.patience.give_up_connection();
-        let chosen = self.next_attempt(forwarded, &mut exchange.record).await;
+        let chosen = self.next_attempt(client, forwarded, &mut exchange.record).await;
         chosen.map_err(|rejection| {
             forwarded.failure = Some(rejection);
             Error::explain(ErrorType::InternalError, "no peer")
         })
     }
 
-    async fn next_attempt(&self, forwarded: &mut Forwarded, record: &mut Record) -> Result<Box<HttpPeer>, Rejection> {
+    async fn next_attempt(
+        &self,
+        client: &Client,
+        forwarded: &mut Forwarded,
+        record: &mut Record,
+    ) -> Result<Box<HttpPeer>, Rejection> {
         let admitted = &mut forwarded.admitted;
         if std::mem::take(&mut forwarded.attempt.elsewhere) {
-            admitted.instance = admitted.route.server.pool.pick().ok_or(Rejection::UpstreamUnreachable)?;
-            record.instance = Some(Arc::clone(&admitted.instance));
+            let placed = placement::pick_again(&admitted.route, &admitted.caller, admitted.path, record)?;
+            admitted.trial = Trial::new(&admitted.route, placed.turn, placed.path);
+            (admitted.instance, admitted.path) = (placed.instance, placed.path);
         }
         if std::mem::take(&mut forwarded.attempt.renew_credential) {
             forwarded.attempt.renewed = true;
@@ -401,6 +480,10 @@ impl Gateway {
             let (route, now) = (&admitted.route, shell.clock.now());
             admitted.credential = credentials::obtain(shell, route, &shell.meters.of(route), who, now).await?;
         }
+        if std::mem::take(&mut forwarded.attempt.reinitialize) {
+            forwarded.attempt.reinitialized = true;
+            pipeline::reopen(&self.shell, admitted, client, record).await?;
+        }
         forward::peer(&self.shell, admitted)
     }
 
@@ -408,8 +491,11 @@ impl Gateway {
     /// so yes, unless it belongs to a session.
     fn try_elsewhere(&self, exchange: &mut Exchange, error: &Error) -> bool {
         let Stage::Admitted(forwarded) = &mut exchange.stage else { return false };
-        let admitted = &forwarded.admitted;
+        let admitted = &mut forwarded.admitted;
         admitted.instance.connection_failed(error);
+        if !is_lack_of_files(error) {
+            admitted.trial.refused(&self.shell, &admitted.route, &Rejection::UpstreamUnreachable);
+        }
         let may_move = admitted.session.is_none() && forwarded.attempt.count < TRIES_MAX;
         forwarded.attempt.elsewhere = may_move;
         may_move
@@ -443,10 +529,18 @@ impl Stage {
     }
 }
 
+impl Forwarded {
+    /// The answer is whole.
+    fn end(&mut self) {
+        self.patience.end();
+        self.admitted.spent.iter_mut().for_each(Spent::release);
+    }
+}
+
 impl Exchange {
-    /// Whether somebody has ended the sessions of whoever asked.
-    fn is_ended(&self) -> bool {
-        self.stage.forwarded().is_ok_and(|forwarded| forwarded.patience.is_ended())
+    /// How somebody has ended the request from outside, if somebody has.
+    fn ended(&self) -> Option<Rejection> {
+        self.stage.forwarded().ok().and_then(|forwarded| forwarded.patience.ended())
     }
 }
 

@@ -11,18 +11,23 @@ use crate::identity::Caller;
 use crate::identity::agent::{DelegationError, ServerIdentity};
 use crate::identity::bearer::{self, UnverifiedToken};
 use crate::mcp::{self, McpRequest, Message, RequestId, Revision};
-use crate::policy::{Decision, Denial, DenialReason, Facts, Permit, Question};
+use crate::policy::{Decision, Denial, DenialReason, Permit, Question};
 use crate::registry::Route;
 use crate::routing::Instance;
+use crate::routing::router::Path;
 use crate::session::{self, Binding, Session};
 use crate::snapshot::Snapshot;
 
 use super::agents::{self, Acting};
+use super::budgets::{self, Spent};
 use super::credentials::{self, Obtained};
+use super::handover::{self, Takeover};
 use super::meters::RouteMeters;
+use super::placement::{Placed, Seen};
 use super::record::Record;
 use super::rejection::Rejection;
-use super::{Shell, body, governance, local, tokens};
+use super::trial::Trial;
+use super::{Shell, body, content, governance, local, placement, stops, taint, tokens};
 
 /// Everything that was decided about a request that may go on. Made by [`admit`] and nowhere else.
 pub(super) struct Admitted {
@@ -44,10 +49,18 @@ pub(super) struct Admitted {
     pub(super) session: Option<Session>,
     /// Proof that the policy allows it, for each message. Forwarding asks for it.
     pub(super) permits: Permits,
+    /// What it draws on its budgets, until it ends.
+    pub(super) spent: Option<Spent>,
     /// Where it goes.
     pub(super) instance: Arc<Instance>,
+    /// What the routing rules have to do with it.
+    pub(super) path: Option<Path>,
+    /// What is learned from it of whoever answers.
+    pub(super) trial: Trial,
     /// What the server sees in place of the token.
     pub(super) credential: Option<Obtained>,
+    /// Its session was opened anew for it, where it goes.
+    pub(super) is_new_there: bool,
     /// The session id as the client sent it, when the request belongs to a session.
     pub(super) session_id: Option<HeaderValue>,
 }
@@ -85,22 +98,33 @@ pub(super) async fn admit(
 ) -> Result<Admitted, Rejection> {
     let (route, meters) = route_of(shell, &world, client, record)?;
     let (caller, subject_token) = authenticate(shell, &route, &meters, client, record).await?;
+    placement::locate(&world, &caller, client, record);
     let agent = agents::acting(shell, &route, &caller, &subject_token, &client.req_header().headers, record).await?;
+    stops::check_caller(shell, &caller, agent.as_ref())?;
     let ask = classify(shell, &world, &route, client, record).await?;
     record.arrived_at = shell.clock.now();
     let session = open_session(shell, &world, &route, &caller, &ask, client, record)?;
     let server_identity = identify(shell, &route)?;
     let who = Who { caller: &caller, token: &subject_token, agent: agent.as_ref() };
-    let permits = decide(shell, &route, who, server_identity.as_deref(), &ask, client, record)?;
+    let seen = Seen { who, server_identity: server_identity.as_deref(), ask: &ask, client };
+    let permits = decide(shell, &route, &seen, record)?;
+    content::check(&route, &seen, record)?;
     governance::check(shell, &world, &route, &ask, record)?;
-    let instance = pick(&route, session.as_ref(), record)?;
+    stops::check_tools(shell, &route, &ask)?;
+    record.taint = taint::check(shell, &route, session.as_ref(), &seen, record)?;
+    let spent = budgets::spend(shell, &route, &meters, &seen, record).await?;
+    let placed = placement::pick(shell, &route, session.as_ref(), &seen, record)?;
     promise_record(shell, &world, record).await?;
     let credential = obtain(shell, &route, &meters, who, &permits, record).await?;
-    let headers = &client.req_header().headers;
+    let session_id = session.as_ref().and_then(|_session| client.req_header().headers.get(SESSION_ID).cloned());
+    let id = session_id.as_ref().map_or(&b""[..], HeaderValue::as_bytes);
+    let takeover = Takeover { world: &world, route: &route, seen: &seen, credential: credential.as_ref(), id };
+    let is_new_there = placed.takes_over;
+    let (session, placed) = carry_over(shell, &takeover, session, placed, record).await?;
     Ok(Admitted {
-        session_id: session.as_ref().and_then(|_session| headers.get(SESSION_ID).cloned()),
+        session_id,
+        is_new_there,
         world,
-        route,
         caller,
         subject_token,
         agent,
@@ -108,8 +132,12 @@ pub(super) async fn admit(
         ask,
         session,
         permits,
-        instance,
+        spent,
+        path: placed.path,
+        trial: Trial::new(&route, placed.turn, placed.path),
+        instance: placed.instance,
         credential,
+        route,
     })
 }
 
@@ -212,7 +240,10 @@ fn open_session(
     {
         return Err(Rejection::UnknownSession);
     }
-    Ok(Some(session))
+    Ok(Some(match shell.handovers.of(route, id) {
+        Some(held) => held.resolve(session),
+        None => session,
+    }))
 }
 
 /// Everybody a request comes from.
@@ -233,30 +264,10 @@ fn identify(shell: &Shell, route: &Route) -> Result<Option<Arc<ServerIdentity>>,
 }
 
 /// May they: every message needs a permit of its own.
-fn decide(
-    shell: &Shell,
-    route: &Route,
-    Who { caller, token, agent }: Who<'_>,
-    server_identity: Option<&ServerIdentity>,
-    ask: &Ask,
-    client: &Client,
-    record: &mut Record,
-) -> Result<Permits, Rejection> {
-    let Ask::Messages(request) = ask else { return Ok(Permits(Vec::new())) };
-    let head = client.req_header();
-    let facts = Facts {
-        now: record.arrived_at,
-        http_method: head.method.as_str(),
-        host: &record.host,
-        path: head.uri.path(),
-        headers: &head.headers,
-        client_ip: record.client_ip,
-        client_certificate: record.client_certificate().map(|certificate| &**certificate),
-        agent: agent.map(|agent| &*agent.identity),
-        server_identity,
-        body_bytes: request.body.len(),
-        revision: request.revision,
-    };
+fn decide(shell: &Shell, route: &Route, seen: &Seen<'_>, record: &mut Record) -> Result<Permits, Rejection> {
+    let Ask::Messages(request) = seen.ask else { return Ok(Permits(Vec::new())) };
+    let facts = seen.facts(record);
+    let Who { caller, token, agent } = seen.who;
     let token = token.digest();
     let permits: Result<Vec<Permit>, Denial> = request
         .messages
@@ -285,20 +296,59 @@ fn decide(
     }
 }
 
-/// Where: the instance of the session, or any that takes new work.
-fn pick(route: &Route, session: Option<&Session>, record: &mut Record) -> Result<Arc<Instance>, Rejection> {
-    let pool = &route.server.pool;
-    let instance = match session {
-        // A request that belongs to an instance which is gone is never sent to another one.
-        Some(session) => pool
-            .named(&session.instance)
-            .filter(|instance| instance.is_healthy())
-            .cloned()
-            .ok_or(Rejection::UnknownSession)?,
-        None => pool.pick().ok_or(Rejection::NoHealthyInstance)?,
+/// Which talk, once more: a session whose instance is gone is opened anew where the request goes, if its server lets it.
+async fn carry_over(
+    shell: &Shell,
+    takeover: &Takeover<'_>,
+    session: Option<Session>,
+    placed: Placed,
+    record: &mut Record,
+) -> Result<(Option<Session>, Placed), Rejection> {
+    let Some(session) = session else { return Ok((None, placed)) };
+    let is_lost = placed.takes_over;
+    let (session, placed) = if is_lost {
+        let Placed { instance, turn, path, takes_over } = placed;
+        let (session, there) = handover::take_over(shell, takeover, session, Arc::clone(&instance), record).await?;
+        let turn = turn.filter(|_| Arc::ptr_eq(&there, &instance));
+        record.instance = Some(Arc::clone(&there));
+        (session, Placed { instance: there, turn, path, takes_over })
+    } else {
+        (session, placed)
     };
-    record.instance = Some(Arc::clone(&instance));
-    Ok(instance)
+    if let Some(held) = shell.handovers.of(takeover.route, takeover.id) {
+        held.note(takeover.seen.ask.messages());
+    }
+    Ok((Some(session), placed))
+}
+
+/// Opens the session of an admitted request anew, because its instance has forgotten it.
+///
+/// # Errors
+/// Those of the stages that it goes through again.
+pub(super) async fn reopen(
+    shell: &Shell,
+    admitted: &mut Admitted,
+    client: &Client,
+    record: &mut Record,
+) -> Result<(), Rejection> {
+    let session = admitted.session.take().ok_or(Rejection::UnknownSession)?;
+    let who = Who { caller: &admitted.caller, token: &admitted.subject_token, agent: admitted.agent.as_ref() };
+    let server_identity = admitted.server_identity.as_deref();
+    let seen = Seen { who, server_identity, ask: &admitted.ask, client };
+    let placed = placement::pick(shell, &admitted.route, None, &seen, record)?;
+    let takeover = Takeover {
+        world: &admitted.world,
+        route: &admitted.route,
+        seen: &seen,
+        credential: admitted.credential.as_ref(),
+        id: admitted.session_id.as_ref().map_or(&b""[..], HeaderValue::as_bytes),
+    };
+    let placed = Placed { takes_over: true, ..placed };
+    let (session, placed) = carry_over(shell, &takeover, Some(session), placed, record).await?;
+    let trial = Trial::new(&admitted.route, placed.turn, placed.path);
+    (admitted.session, admitted.instance, admitted.path) = (session, placed.instance, placed.path);
+    (admitted.trial, admitted.is_new_there) = (trial, true);
+    Ok(())
 }
 
 /// The place of the audit record, before anything is done that would have to be recorded.
@@ -327,6 +377,11 @@ async fn obtain(
 }
 
 impl Admitted {
+    /// Whether its session can be opened anew elsewhere.
+    pub(super) fn may_be_opened_anew(&self, shell: &Shell) -> bool {
+        self.session_id.as_ref().is_some_and(|id| shell.handovers.of(&self.route, id.as_bytes()).is_some())
+    }
+
     /// Every request of the body with its method: what the answer may answer.
     pub(super) fn asked(&self) -> Vec<(RequestId, mcp::Method)> {
         let requests = self.ask.messages().iter();

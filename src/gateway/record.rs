@@ -10,6 +10,7 @@ use pingora_proxy::Session as Client;
 
 use crate::audit::{self, Event, EventKind, Outcome};
 use crate::config::OnFull;
+use crate::content::Done;
 use crate::credential::Credential;
 use crate::identity::{AgentIdentity, Caller, ClientCertificate, Shown};
 use crate::lifecycle::OpenRequest;
@@ -27,6 +28,7 @@ use super::Shell;
 use super::local::{self, AllowedOrigin};
 use super::meters::RouteMeters;
 use super::rejection::Rejection;
+use super::taint::Touch;
 
 /// The facts of one request, noted as they become known. From them its audit record and its metrics are made, once.
 pub(super) struct Record {
@@ -41,12 +43,18 @@ pub(super) struct Record {
     /// The software that acts, once verified; whether it may act for the caller is another question.
     pub(super) agent: Option<Arc<AgentIdentity>>,
     pub(super) instance: Option<Arc<Instance>>,
+    /// Why there.
+    pub(super) routing: Option<audit::Routing>,
+    /// Where the caller is, when somebody wants to know and something says so.
+    pub(super) region: Option<Arc<str>>,
     pub(super) revision: Option<Revision>,
     pub(super) origin: Option<AllowedOrigin>,
     /// Lower case, with its port.
     pub(super) host: Box<str>,
     /// `http` or `https`, as the client connected.
     pub(super) scheme: &'static str,
+    /// Whether the client is connected over TLS, to us or to a trusted proxy.
+    pub(super) is_encrypted: bool,
     pub(super) client_ip: Option<IpAddr>,
     /// What the connection has shown of its client, on a listener that asks for a certificate.
     pub(super) shown: Option<Shown>,
@@ -54,8 +62,10 @@ pub(super) struct Record {
     pub(super) arrived_at: UnixSeconds,
     /// Bytes of the request body.
     pub(super) bytes_in: usize,
-    started: Instant,
-    generation: u64,
+    /// When its head had come.
+    pub(super) started: Instant,
+    /// Which configuration decides.
+    pub(super) generation: u64,
     trace_id: Option<Arc<str>>,
     http_method: HttpMethod,
     mcp: Option<audit::Mcp>,
@@ -65,6 +75,12 @@ pub(super) struct Record {
     session: Option<audit::Digest>,
     decision: Option<audit::Decision>,
     credential: Option<audit::Credential>,
+    /// The budget that it was refused for.
+    budget: Option<audit::Budget>,
+    /// What a taint has to do with it.
+    pub(super) taint: Option<Touch>,
+    /// What rules about content did.
+    content: Vec<Done>,
     /// How it ended, when somebody has said so.
     outcome: Option<Outcome>,
     /// The reason of the refusal or failure.
@@ -103,10 +119,13 @@ impl Record {
             caller: None,
             agent: None,
             instance: None,
+            routing: None,
+            region: None,
             revision: None,
             origin: None,
             host: Box::default(),
             scheme: "http",
+            is_encrypted: false,
             client_ip: None,
             shown: None,
             arrived_at: UnixSeconds::default(),
@@ -121,6 +140,9 @@ impl Record {
             session: None,
             decision: None,
             credential: None,
+            budget: None,
+            taint: None,
+            content: Vec::new(),
             outcome: None,
             reason: None,
             detail: None,
@@ -145,6 +167,7 @@ impl Record {
             self.shown = tls.extension.get::<Shown>().cloned();
         }
         let peer = downstream.client_addr().and_then(|address| address.as_inet()).copied();
+        self.is_encrypted = self.scheme == "https" || local::is_forwarded_over_tls(&world.config, head, peer);
         self.client_ip = local::client_ip(&world.config, head, peer);
         let traced = head.headers.get("traceparent").and_then(|value| trace_id(value.to_str().ok()?));
         self.trace_id = traced.or_else(|| Some(shell.request_ids.trace_id(self.number)));
@@ -211,6 +234,25 @@ impl Record {
         self.decision = Some(audit::Decision { effect: Effect::Allow, rule, reason: "permitted" });
     }
 
+    /// Notes what rules about content did; the same twice is counted together.
+    pub(super) fn filtered(&mut self, done: Vec<Done>) {
+        for one in done {
+            let same = |known: &&mut Done| known.rule == one.rule && known.action == one.action;
+            match self.content.iter_mut().find(same) {
+                Some(known) => known.count += one.count,
+                None => self.content.push(one),
+            }
+        }
+    }
+
+    /// Keeps nothing that could tell the arguments of a sensitive call.
+    pub(super) fn capture_nothing(&mut self) {
+        self.arguments = None;
+        if let Some(mcp) = &mut self.mcp {
+            mcp.batch.iter_mut().for_each(|message| message.arguments = None);
+        }
+    }
+
     /// Notes that something passes that nobody has approved: the server's pins only warn.
     pub(super) fn passed_unapproved(&mut self) {
         self.detail = Some("not_approved");
@@ -225,6 +267,9 @@ impl Record {
     pub(super) fn refused(&mut self, rejection: &Rejection) {
         self.reason = Some(rejection.reason());
         self.detail = rejection.detail();
+        if let Rejection::OverBudget(over) = rejection {
+            self.budget = Some(audit::Budget { name: Arc::clone(&over.budget), limit: over.limit.label() });
+        }
         self.outcome = Some(if matches!(rejection, Rejection::ClientGone) {
             Outcome::Aborted
         } else if rejection.status().is_server_error() {
@@ -286,6 +331,12 @@ impl Record {
         }
     }
 
+    /// Something else that happened because of this request.
+    pub(super) fn lifecycle_event(&self, event: EventKind, failed: Option<&'static str>) -> Event {
+        let outcome = if failed.is_some() { Outcome::Failed } else { Outcome::Ok };
+        Event { outcome, reason: failed, detail: None, ..self.event(event) }
+    }
+
     fn event(&self, event: EventKind) -> Event {
         Event {
             request_id: Arc::clone(&self.request_id),
@@ -302,9 +353,13 @@ impl Record {
             mcp: self.mcp.clone(),
             arguments: self.arguments.clone(),
             decision: self.decision.clone(),
+            routing: self.routing.clone(),
             registry: None,
             act: None,
             credential: self.credential.clone(),
+            budget: self.budget.clone(),
+            taint: self.taint.map(Touch::label),
+            content: self.content.iter().map(audit::Content::from).collect(),
             status: None,
             outcome: self.outcome.unwrap_or_default(),
             reason: self.reason,

@@ -6,11 +6,14 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use crate::content::Refusal;
 use crate::credential::ExchangeError;
 use crate::identity::AuthnError;
 use crate::identity::agent::{AgentError, DelegationError};
 use crate::mcp::{RequestError, RequestId, Revision};
 use crate::registry::record::Cause;
+
+use super::budgets::OverBudget;
 
 /// Every way the gateway refuses.
 #[derive(Clone, Debug)]
@@ -23,6 +26,8 @@ pub(crate) enum Rejection {
     BodyTooLarge,
     /// The client's connection broke; nobody is left to be told.
     ClientGone,
+    /// A rule about content withholds the answer.
+    Content(Refusal),
     /// No rule permits it, and no scope would help.
     Denied,
     /// The agent is believed, but may not do this for this caller.
@@ -77,10 +82,16 @@ pub(crate) enum Rejection {
     },
     /// No instance of the server takes new work.
     NoHealthyInstance,
+    /// A strict routing rule is about it, and has no instance that takes work.
+    NoInstanceInRegion,
     /// No route has this path.
     NoRoute,
+    /// The call is more than a budget allows.
+    OverBudget(Box<OverBudget>),
     /// `Accept` leaves out what MCP answers with.
     NotAcceptable,
+    /// Somebody has stopped the principal, or the agent, as the word says.
+    QuarantinedCaller(&'static str),
     /// The body is not what MCP speaks.
     Request(RequestError),
     /// The server is not approved, or was taken out of use.
@@ -89,6 +100,12 @@ pub(crate) enum Rejection {
     ShuttingDown,
     /// The server has not proved to be what it must be.
     UnidentifiedServer,
+    /// It would carry something out of a conversation that has read what anybody may have written.
+    Tainted,
+    /// What it reads would have to be marked, and there is no room.
+    TaintFull,
+    /// Somebody has stopped the tool.
+    ToolStopped,
     /// The tool, prompt or resource is not what was approved; none: it was taken out of use.
     ToolQuarantined(Option<Cause>),
     /// The session is unknown, expired, forged or someone else's: all alike.
@@ -121,6 +138,7 @@ impl Rejection {
             Self::BodyTimeout => (S::REQUEST_TIMEOUT, "body_timeout", "the request body did not arrive in time"),
             Self::BodyTooLarge => (S::PAYLOAD_TOO_LARGE, "body_too_large", "the request body is too large"),
             Self::ClientGone => (S::BAD_REQUEST, "client_gone", "the connection broke"),
+            Self::Content(refusal) => content_row(*refusal),
             Self::Denied => (S::FORBIDDEN, "denied", "not permitted"),
             Self::DelegationRefused(_) => {
                 (S::FORBIDDEN, "delegation_refused", "the agent may not do this for this caller")
@@ -156,9 +174,16 @@ impl Rejection {
             Self::NoHealthyInstance => {
                 (S::SERVICE_UNAVAILABLE, "no_healthy_instance", "no instance of the server is available")
             }
+            Self::NoInstanceInRegion => {
+                (S::SERVICE_UNAVAILABLE, "no_instance_in_region", "no instance is available where this request may go")
+            }
             Self::NoRoute => (S::NOT_FOUND, "no_route", "nothing is served at this path"),
             Self::NotAcceptable => {
                 (S::NOT_ACCEPTABLE, "not_acceptable", "Accept must cover application/json and text/event-stream")
+            }
+            Self::OverBudget(over) => (S::TOO_MANY_REQUESTS, "budget_exceeded", over.advice()),
+            Self::QuarantinedCaller(_) => {
+                (S::FORBIDDEN, "quarantined_caller", "an operator has stopped this caller; do not try again")
             }
             Self::Request(error) => (error.status(), error.label(), error.public_message()),
             Self::ServerSuspended => (S::FORBIDDEN, "server_suspended", "the server is not approved for use"),
@@ -166,6 +191,16 @@ impl Rejection {
             Self::UnidentifiedServer => {
                 (S::SERVICE_UNAVAILABLE, "unidentified_server", "the server has not proved what it is")
             }
+            Self::Tainted => (
+                S::FORBIDDEN,
+                "tainted_context",
+                "this conversation has read untrusted content, so it may not send anything out; ask a person to approve, \
+                 or begin anew",
+            ),
+            Self::TaintFull => {
+                (S::SERVICE_UNAVAILABLE, "taint_unavailable", "untrusted content cannot be kept apart at the moment")
+            }
+            Self::ToolStopped => (S::FORBIDDEN, "tool_stopped", "an operator has stopped this tool; do without it"),
             Self::ToolQuarantined(_) => (S::FORBIDDEN, "tool_quarantined", "not approved for use"),
             Self::UnknownSession => (S::NOT_FOUND, "unknown_session", "unknown session; initialize a new one"),
             Self::UnsupportedMediaType => (
@@ -211,6 +246,19 @@ impl Rejection {
             Some(error.label())
         } else if let Self::DelegationRefused(error) = self {
             Some(error.label())
+        } else if let Self::OverBudget(over) = self {
+            Some(over.limit.label())
+        } else if let Self::QuarantinedCaller(what) = self {
+            Some(what)
+        } else {
+            None
+        }
+    }
+
+    /// What a result may have, and what it has, when that is why.
+    fn bound(&self) -> Option<(usize, usize)> {
+        if let Self::Content(Refusal::TooLarge { found, limit } | Refusal::TooMany { found, limit }) = self {
+            Some((*limit, *found))
         } else {
             None
         }
@@ -250,6 +298,9 @@ impl Rejection {
         {
             return Some((WWW_AUTHENTICATE, challenge.clone()));
         }
+        if let Self::OverBudget(over) = self {
+            return Some((RETRY_AFTER, HeaderValue::from(over.retry_after)));
+        }
         (self.status() == StatusCode::SERVICE_UNAVAILABLE).then(|| (RETRY_AFTER, HeaderValue::from_static("1")))
     }
 
@@ -267,6 +318,7 @@ impl Rejection {
             } else {
                 (None, None)
             };
+        let over = if let Self::OverBudget(over) = self { Some(over) } else { None };
         let error = ErrorAnswer {
             jsonrpc: "2.0",
             id: raw(id),
@@ -276,9 +328,13 @@ impl Rejection {
                 data: Some(ErrorData {
                     reason: self.reason(),
                     detail: self.public_detail(),
+                    budget: over.map(|over| &*over.budget),
+                    retry_after: over.map(|over| over.retry_after),
                     request_id,
                     supported,
                     requested,
+                    limit: self.bound().map(|(limit, _)| limit),
+                    found: self.bound().map(|(_, found)| found),
                 }),
             },
         };
@@ -298,7 +354,37 @@ impl Rejection {
         if let Some((name, value)) = self.header() {
             headers.insert(name, value);
         }
+        if let Self::OverBudget(over) = self {
+            headers.extend(over.headers());
+        }
         response
+    }
+}
+
+/// The rows of answers that rules about content withhold.
+fn content_row(refusal: Refusal) -> (StatusCode, &'static str, &'static str) {
+    use StatusCode as S;
+    match refusal {
+        Refusal::Blocked => {
+            (S::FORBIDDEN, "content_blocked", "the answer is withheld: it tries to give orders to whoever reads it")
+        }
+        Refusal::BlockedOutside => (S::FORBIDDEN, "content_blocked", "the answer is withheld by a content check"),
+        Refusal::Media => {
+            (S::FORBIDDEN, "media_not_allowed", "the answer holds media of a type that is not allowed here")
+        }
+        Refusal::NoVerdict => {
+            (S::BAD_GATEWAY, "content_unchecked", "the answer could not be checked, so it is withheld")
+        }
+        Refusal::TooLarge { .. } => {
+            (S::PAYLOAD_TOO_LARGE, "result_too_large", "the result is larger than allowed here; ask for less")
+        }
+        Refusal::TooMany { .. } => {
+            (S::PAYLOAD_TOO_LARGE, "too_many_items", "the result has more items than allowed here; ask for fewer")
+        }
+        Refusal::Unencrypted => (S::FORBIDDEN, "encryption_required", "only callers over TLS are given this"),
+        Refusal::Unreadable => {
+            (S::BAD_GATEWAY, "upstream_protocol", "the server gave an answer that cannot be passed on")
+        }
     }
 }
 
@@ -327,10 +413,21 @@ struct ErrorData<'a> {
     reason: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<&'static str>,
+    /// The budget that is exceeded, and in how many seconds it may be asked again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    budget: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after: Option<u64>,
     request_id: &'a str,
     /// MCP 2026-07-28: the error of an unsupported version lists the supported ones.
     #[serde(skip_serializing_if = "Option::is_none")]
     supported: Option<Vec<&'static str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     requested: Option<&'a str>,
+    /// A result that is too large: what it may have, so that an agent can ask for less.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<usize>,
+    /// And what it has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    found: Option<usize>,
 }

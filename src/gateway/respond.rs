@@ -10,17 +10,20 @@ use ring::rand::SecureRandom;
 
 use crate::mcp::list_stream::ListStream;
 use crate::mcp::listing::{Asked, Filtered, Keep, ListItem, filter_answer};
-use crate::mcp::{Era, sse};
+use crate::mcp::{Era, RequestId, sse};
 use crate::policy::{self, Facts, Item};
 use crate::session::{self, Binding, Session};
 use crate::telemetry::metrics::{OpenStream, SessionEvent};
 
+use super::budgets::Spent;
+use super::content::{self, Filtering, IsLast};
 use super::governance::Inspection;
+use super::outside::Outside;
 use super::pipeline::{Admitted, Ask, SESSION_ID};
 use super::record::{Record, X_REQUEST_ID};
 use super::rejection::Rejection;
 use super::{Exchange, Forwarded, Gateway, Shell, Stage};
-use super::{credentials, local};
+use super::{credentials, local, taint};
 
 /// How the answer of a server is treated on its way to the client.
 pub(super) enum Answer {
@@ -41,6 +44,8 @@ pub(super) struct Document {
     bytes: usize,
     /// The length that its head has promised: that of an answer which nobody changes.
     promised: Option<usize>,
+    /// The rules about its content.
+    content: Option<Box<Filtering>>,
 }
 
 /// An SSE answer on its way.
@@ -48,6 +53,8 @@ pub(super) struct Events {
     stream: ListStream,
     /// Events that came whole before the fault that ends the stream.
     last_words: Vec<Bytes>,
+    /// The rules about their content.
+    content: Option<Box<Filtering>>,
     /// Counts the stream as open.
     _open: OpenStream,
 }
@@ -71,13 +78,20 @@ impl Gateway {
         match heard.and_then(|()| judge_head(&self.shell, forwarded, head, client, record)) {
             Ok(clean) => {
                 if has_no_body(head) {
-                    forwarded.patience.end();
+                    forwarded.end();
                 }
+                if let Some(outside) = forwarded.answer.outside() {
+                    outside.head = Some(Box::new(clean.clone()));
+                }
+                let Admitted { trial, route, .. } = &mut forwarded.admitted;
+                trial.answered(&self.shell, route);
                 *head = clean;
-                Ok(())
+                let spent = forwarded.admitted.spent.iter();
+                spent.flat_map(Spent::headers).try_for_each(|(name, value)| head.insert_header(name, value))
             }
             Err(rejection) => {
-                forwarded.failure = (!forwarded.attempt.renew_credential).then_some(rejection);
+                let is_tried_again = forwarded.attempt.renew_credential || forwarded.attempt.reinitialize;
+                forwarded.failure = (!is_tried_again).then_some(rejection);
                 Err(Error::explain(ErrorType::InternalError, "the answer is not passed on"))
             }
         }
@@ -94,7 +108,7 @@ impl Gateway {
         let head = &client.req_header().headers;
         let Exchange { stage, record } = exchange;
         let Stage::Admitted(forwarded) = stage else { return Err(super::not_admitted()) };
-        let Forwarded { admitted, answer, failure, patience, .. } = &mut **forwarded;
+        let Forwarded { admitted, answer, failure, patience, shadow, .. } = &mut **forwarded;
         let heard = patience.heard().map_err(|_ran_out| Rejection::UpstreamTimeout);
         let passed = heard.and_then(|()| match answer {
             Answer::Awaited | Answer::Empty => Ok(None),
@@ -105,9 +119,25 @@ impl Gateway {
         });
         if end_of_stream {
             patience.end();
+            admitted.spent.iter_mut().for_each(Spent::release);
         }
+        let passed = passed.and_then(|passed| {
+            let spent = admitted.spent.as_ref();
+            spent.map_or(Ok(()), |spent| spent.passes(passed.as_ref(), matches!(answer, Answer::Events(_))))?;
+            Ok(passed)
+        });
         match passed {
+            // It is written when a guard outside has said what it may be.
+            Ok(_) if answer.outside().is_some_and(|outside| outside.waits()) => {
+                Err(Error::explain(ErrorType::InternalError, "the answer waits for a guard"))
+            }
             Ok(passed) => {
+                if let Some(passed) = &passed {
+                    admitted.trial.look_at(passed);
+                    if let Some(shadow) = shadow {
+                        shadow.look_at(passed);
+                    }
+                }
                 *body = passed;
                 Ok(())
             }
@@ -116,6 +146,18 @@ impl Gateway {
                 Err(Error::explain(ErrorType::InternalError, "the answer is not passed on"))
             }
         }
+    }
+}
+
+impl Answer {
+    /// The guards outside that are asked about it.
+    pub(super) fn outside(&mut self) -> Option<&mut Outside> {
+        let content = match self {
+            Self::Awaited | Self::Empty => None,
+            Self::Document(document) => document.content.as_mut(),
+            Self::Events(events) => events.content.as_mut(),
+        };
+        content.and_then(|content| content.outside.as_mut())
     }
 }
 
@@ -134,6 +176,11 @@ fn judge_head(
         return Err(Rejection::UpstreamCredential);
     }
     if head.status == StatusCode::NOT_FOUND && admitted.session.is_some() {
+        // The instance has forgotten it, and carried nothing out: it was started anew.
+        if !attempt.reinitialized && !admitted.is_new_there && admitted.may_be_opened_anew(shell) {
+            attempt.reinitialize = true;
+            return Err(Rejection::UnknownSession);
+        }
         end_session(shell, admitted, SessionEvent::Lost);
         return Err(Rejection::UnknownSession);
     }
@@ -146,6 +193,11 @@ fn judge_head(
         return Err(Rejection::UpstreamProtocol);
     }
     let kind = Kind::of(head, admitted)?;
+    let content = Filtering::of(shell, admitted, &client.req_header().headers, record)?;
+    // What is written in letters that the rules cannot read must not pass them.
+    if content.is_some() && !content::is_utf8(&head.headers) {
+        return Err(Rejection::UpstreamProtocol);
+    }
     if matches!(admitted.ask, Ask::EndSession(_)) && head.status.is_success() {
         end_session(shell, admitted, SessionEvent::Closed);
     }
@@ -155,20 +207,27 @@ fn judge_head(
         }
         _ => None,
     };
-    let promised = promised_length(head, admitted);
+    let is_sensitive = content.as_ref().is_some_and(|content| content.is_sensitive);
+    let promised = if content.is_some() { None } else { promised_length(head, admitted) };
     *answer = match kind {
-        Kind::Document => Answer::Document(Document::new(head.status, promised)),
+        Kind::Document => Answer::Document(Document::new(head.status, promised, content)),
         Kind::Empty => Answer::Empty,
         Kind::Events => {
             record.tell_when_open(shell, admitted.world.config.audit.open_after);
-            Answer::Events(Box::new(Events::new(shell, admitted)))
+            Answer::Events(Box::new(Events::new(shell, admitted, content)))
         }
     };
     if shell.is_draining() {
         client.set_keepalive(None);
     }
     let is_h1 = client.req_header().version != Version::HTTP_2;
-    clean_head(head, kind, promised, session_id, record, is_h1).map_err(|_no_memory| Rejection::UpstreamProtocol)
+    let clean = clean_head(head, kind, promised, session_id, record, is_h1);
+    let mut clean = clean.map_err(|_no_memory| Rejection::UpstreamProtocol)?;
+    if is_sensitive {
+        let stored_nowhere = clean.insert_header(CACHE_CONTROL, "no-store, no-transform");
+        stored_nowhere.map_err(|_no_memory| Rejection::UpstreamProtocol)?;
+    }
+    Ok(clean)
 }
 
 /// The head that the client sees. It starts empty: of the server's headers only the protocol version comes through, so
@@ -261,8 +320,8 @@ impl Kind {
 }
 
 impl Document {
-    fn new(status: StatusCode, promised: Option<usize>) -> Self {
-        Self { status, chunks: Vec::new(), bytes: 0, promised }
+    fn new(status: StatusCode, promised: Option<usize>, content: Option<Box<Filtering>>) -> Self {
+        Self { status, chunks: Vec::new(), bytes: 0, promised, content }
     }
 
     /// Takes a piece in; the whole answer comes out with the last one, filtered.
@@ -271,7 +330,7 @@ impl Document {
         shell: &Shell,
         admitted: &Admitted,
         head: &HeaderMap,
-        record: &Record,
+        record: &mut Record,
         piece: Option<Bytes>,
         end_of_stream: bool,
     ) -> Result<Option<Bytes>, Rejection> {
@@ -300,6 +359,10 @@ impl Document {
                 return Err(Rejection::UpstreamRefused(self.status));
             }
             Err(_unreadable) => return Err(Rejection::UpstreamProtocol),
+        };
+        let passed = match &mut self.content {
+            Some(content) => content.document(shell, record, passed)?,
+            None => passed,
         };
         match self.promised {
             Some(length) if length != passed.len() => Err(Rejection::UpstreamProtocol),
@@ -330,13 +393,13 @@ impl Document {
 }
 
 impl Events {
-    fn new(shell: &Shell, admitted: &Admitted) -> Self {
+    fn new(shell: &Shell, admitted: &Admitted, content: Option<Box<Filtering>>) -> Self {
         let event_bytes_max = admitted.world.config.limits.sse_event_bytes;
         let stream = match admitted.ask {
             Ask::Messages(_) => ListStream::answering(admitted.asked(), admitted.ask.revision().era(), event_bytes_max),
             Ask::EndSession(_) | Ask::OpenStream(_) => ListStream::replaying(event_bytes_max),
         };
-        Self { stream, last_words: Vec::new(), _open: shell.metrics.stream_opened() }
+        Self { stream, last_words: Vec::new(), content, _open: shell.metrics.stream_opened() }
     }
 
     /// Takes a piece in; the events that are whole with it come out.
@@ -345,16 +408,33 @@ impl Events {
         shell: &Shell,
         admitted: &Admitted,
         head: &HeaderMap,
-        record: &Record,
+        record: &mut Record,
         piece: Option<Bytes>,
         end_of_stream: bool,
     ) -> Result<Option<Bytes>, Rejection> {
         let mut out = Vec::new();
         let stream = &mut self.stream;
-        let passed = with_filter(shell, admitted, head, record, |keep| {
-            stream.push(piece.unwrap_or_default(), keep, &mut out)?;
-            if end_of_stream { stream.finish(keep, &mut out) } else { Ok(()) }
-        });
+        let piece = piece.unwrap_or_default();
+        let passed = match &mut self.content {
+            None => with_filter(shell, admitted, head, record, |keep| {
+                stream.push(piece, keep, &mut out)?;
+                if end_of_stream { stream.finish(keep, &mut out) } else { Ok(()) }
+            }),
+            Some(content) => {
+                let mut pieces = Vec::new();
+                let passed = with_filter(shell, admitted, head, record, |keep| {
+                    stream.push_pieces(piece, keep, &mut pieces)?;
+                    if end_of_stream { stream.finish_pieces(keep, &mut pieces) } else { Ok(()) }
+                });
+                let of_answers = stream.unanswered().next().is_none();
+                let is_last = IsLast { of_stream: end_of_stream, of_answers };
+                if let Err(rejection) = content.events(shell, record, pieces, is_last, &mut out) {
+                    self.last_words = out;
+                    return Err(rejection);
+                }
+                passed
+            }
+        };
         if let Err(error) = passed {
             tracing::debug!(request = %record.request_id, error = error.label(), "The stream cannot be passed on.");
             self.last_words = out;
@@ -374,19 +454,8 @@ fn with_filter<T>(
     filter: impl FnOnce(Keep<'_>) -> T,
 ) -> T {
     let route = &admitted.route;
-    let facts = Facts {
-        now: record.arrived_at,
-        http_method: "POST",
-        host: &record.host,
-        path: &route.config.path,
-        headers: head,
-        client_ip: record.client_ip,
-        client_certificate: record.client_certificate().map(|certificate| &**certificate),
-        agent: admitted.agent.as_ref().map(|agent| &*agent.identity),
-        server_identity: admitted.server_identity.as_deref(),
-        body_bytes: record.bytes_in,
-        revision: admitted.ask.revision(),
-    };
+    let facts = facts_of(admitted, head, record);
+    let quarantines = shell.live.quarantines();
     let mut inspection = Inspection::new(shell, &admitted.world, &route.server, record.arrived_at);
     let mut keep = |item: ListItem<'_>, definition: &str| {
         let is_approved = inspection.shows(&item, definition);
@@ -396,12 +465,37 @@ fn with_filter<T>(
             ListItem::ResourceTemplate { uri_template } => Item::ResourceTemplate(uri_template),
             ListItem::Tool { name, param_headers } => {
                 shell.annotations.learn(route.server.name(), name, param_headers.ok());
+                if route.server.shadow.is_some() {
+                    shell.read_only.learn(route.server.name(), name, definition);
+                }
                 Item::Tool(name)
             }
         };
-        is_approved && policy::is_visible(&route.policy, &admitted.caller, route.server.name(), item, &facts)
+        let is_stopped = !quarantines.is_empty()
+            && matches!(item, Item::Tool(name) if quarantines.of_tool(route.server.name(), name, record.arrived_at).is_some());
+        is_approved
+            && !is_stopped
+            && policy::is_visible(&route.policy, &admitted.caller, route.server.name(), item, &facts)
     };
     filter(&mut keep)
+}
+
+/// What rules may read of an admitted request; `head` are the client's headers.
+pub(super) fn facts_of<'a>(admitted: &'a Admitted, head: &'a HeaderMap, record: &'a Record) -> Facts<'a> {
+    Facts {
+        now: record.arrived_at,
+        http_method: "POST",
+        host: &record.host,
+        path: &admitted.route.config.path,
+        headers: head,
+        client_ip: record.client_ip,
+        client_certificate: record.client_certificate().map(|certificate| &**certificate),
+        agent: admitted.agent.as_ref().map(|agent| &*agent.identity),
+        server_identity: admitted.server_identity.as_deref(),
+        body_bytes: record.bytes_in,
+        region: record.region.as_deref(),
+        revision: admitted.ask.revision(),
+    }
 }
 
 /// Seals the id that a server gave to a session it opened.
@@ -421,6 +515,7 @@ fn seal(shell: &Shell, admitted: &Admitted, upstream_id: &HeaderValue) -> Result
     let id =
         session::seal(&session, binding, nonce, &admitted.world.ring).map_err(|_unfit| Rejection::UpstreamProtocol)?;
     shell.metrics.session(SessionEvent::Opened);
+    shell.handovers.opened(&admitted.route, id.as_bytes(), &admitted.ask, session.expires_at, now);
     HeaderValue::from_str(&id).map_err(|_base64url| Rejection::UpstreamProtocol)
 }
 
@@ -428,7 +523,9 @@ fn seal(shell: &Shell, admitted: &Admitted, upstream_id: &HeaderValue) -> Result
 fn end_session(shell: &Shell, admitted: &Admitted, event: SessionEvent) {
     if let (Some(session), Some(id)) = (&admitted.session, &admitted.session_id) {
         shell.revoked.insert(id.as_bytes(), session.expires_at, shell.clock.now());
+        shell.handovers.forget(id.as_bytes());
         shell.metrics.session(event);
+        taint::session_ended(shell, &admitted.route, id.as_bytes());
     }
 }
 
@@ -451,18 +548,19 @@ pub(super) async fn write(client: &mut Client, answer: http::Response<Bytes>, re
 
 /// Tells the client that its request failed: with a whole answer when none has begun, else inside the one that has, so
 /// that an agent reads an error instead of waiting for ever.
-pub(super) async fn report_failure(client: &mut Client, rejection: &Rejection, exchange: &Exchange) {
+pub(super) async fn report_failure(client: &mut Client, rejection: &Rejection, exchange: &mut Exchange) {
     if matches!(rejection, Rejection::ClientGone) {
         return;
     }
-    let record = &exchange.record;
+    let Exchange { stage, record } = exchange;
     client.set_keepalive(None);
     let told = if client.response_written().is_none() {
         write(client, rejection.render(record.id.as_ref(), &record.request_id), record).await
     } else {
-        let last_words = match &exchange.stage {
+        let last_words = match stage {
             Stage::Admitted(forwarded) => {
-                last_words(&forwarded.answer, forwarded.admitted.ask.revision().era(), rejection, record)
+                let era = forwarded.admitted.ask.revision().era();
+                last_words(&mut forwarded.answer, era, rejection, record)
             }
             Stage::Received | Stage::Refused(_) => None,
         };
@@ -474,14 +572,22 @@ pub(super) async fn report_failure(client: &mut Client, rejection: &Rejection, e
 }
 
 /// What ends an answer that has begun: an error for every request that still waits.
-fn last_words(answer: &Answer, era: Era, rejection: &Rejection, record: &Record) -> Option<Bytes> {
+fn last_words(answer: &mut Answer, era: Era, rejection: &Rejection, record: &Record) -> Option<Bytes> {
     match answer {
         Answer::Awaited | Answer::Empty => None,
         Answer::Document(document) => document.in_its_place(rejection, record),
         // A legacy client takes a clean end for a reason to resume or to open the stream anew; an error would end its call.
         Answer::Events(_) if matches!((rejection, era), (Rejection::ShuttingDown, Era::Legacy)) => None,
         Answer::Events(events) => {
+            // What waits for the begin of something to show what it is, ends here without it.
+            if let Some(filter) = events.content.as_mut().and_then(|content| content.filter.as_mut()) {
+                filter.end(&mut events.last_words);
+            }
             let mut out = events.last_words.concat();
+            let outside = events.content.as_ref().and_then(|content| content.outside.as_ref());
+            for id in outside.into_iter().flat_map(Outside::unsettled) {
+                out.extend(sse::message_event(&rejection.body(Some(&RequestId::from_json(id)), &record.request_id)));
+            }
             for id in events.stream.unanswered() {
                 out.extend(sse::message_event(&rejection.body(Some(id), &record.request_id)));
             }

@@ -45,11 +45,11 @@ impl Revoked {
 }
 
 /// The first half of a SHA-256.
-type Fingerprint = [u8; 16];
+pub(super) type Fingerprint = [u8; 16];
 
 /// Ids differ in length; a digest does not, and a dump of the table opens no session. Half of it is enough: ids are sealed, so
 /// nobody can choose two with one fingerprint.
-fn fingerprint(id: &[u8]) -> Fingerprint {
+pub(super) fn fingerprint(id: &[u8]) -> Fingerprint {
     let digest = digest(&SHA256, id);
     digest.as_ref().first_chunk().copied().unwrap_or_default()
 }

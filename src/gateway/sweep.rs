@@ -40,12 +40,15 @@ impl BackgroundService for Sweep {
 
 impl Shell {
     /// Verified tokens that have ended and what was decided for them, exchanged tokens that are not fresh any more, and
-    /// ended sessions that would have expired by themselves.
+    /// ended sessions that would have expired by themselves; counts of budgets and marks that have no effect any more.
     fn forget_stale(&self, now: UnixSeconds) {
         self.tokens.forget_stale(now);
         self.decisions.retain(|token, route| self.tokens.remembers(token, route));
         self.exchanger.drop_stale(now);
         self.revoked.forget_expired(now);
+        self.budgets.forget_idle();
+        self.marks.forget_expired(now);
+        self.handovers.forget_expired(now);
     }
 }
 

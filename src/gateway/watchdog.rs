@@ -25,10 +25,11 @@ use pingora::protocols::{Digest, GetProxyDigest as _};
 use pingora::{Error, ErrorType, OrErr as _};
 use tokio::time::MissedTickBehavior;
 
-use crate::identity::Principal;
 use crate::lifecycle::Lifecycle;
-use crate::session::Revocations;
 use crate::snapshot::Live;
+use crate::time::Clock;
+
+use super::stops::Owner;
 
 /// Connects to servers, and watches over the connections.
 pub(super) struct Watchdog {
@@ -51,15 +52,6 @@ pub(super) struct Limits {
     pub(super) until: Instant,
     /// It is over when the server has said nothing for this long.
     pub(super) silence: Option<Duration>,
-}
-
-/// Whose request it is, and since when: what somebody may end from outside.
-#[derive(Clone, Debug)]
-pub(super) struct Owner {
-    /// Who asked.
-    pub(super) principal: Principal,
-    /// When.
-    pub(super) since: Instant,
 }
 
 /// The request's time has run out, and its connection was shut down.
@@ -88,14 +80,14 @@ struct State {
     /// Its limits, and when the server was last heard; `None` when it is over.
     running: Option<(Limits, Instant)>,
     /// Whose turn it is.
-    owner: Option<Owner>,
+    owner: Option<Arc<Owner>>,
     /// The socket was shut down, in the latest turn. INVARIANT: there is no other turn after it.
     is_shut: bool,
 }
 
 impl Watchdog {
     /// When `lifecycle` says so, every request has waited long enough; when `live` says that somebody's sessions were
-    /// ended, theirs have.
+    /// ended, or that somebody or something was stopped, theirs have.
     pub(super) fn new(lifecycle: Arc<Lifecycle>, live: Arc<Live>) -> Self {
         Self { watches: Arc::default(), lifecycle, live, started: Once::new() }
     }
@@ -137,13 +129,13 @@ impl Turn {
     /// [`RanOut`] when the connection was shut down for an earlier request: nothing may be sent on it.
     pub(super) fn begin(
         digest: Option<&Digest>,
-        owner: &Owner,
+        owner: &Arc<Owner>,
         limits: Limits,
         now: Instant,
     ) -> Result<Option<Self>, RanOut> {
         let kept = digest.and_then(|digest| digest.proxy_digest.as_deref());
         let line = kept.and_then(|kept| kept.user_data.as_ref()).and_then(|line| line.downcast_ref::<Line>());
-        line.map(|line| line.watch.begin(Some(owner.clone()), limits, now)).transpose()
+        line.map(|line| line.watch.begin(Some(Arc::clone(owner)), limits, now)).transpose()
     }
 
     /// The server was heard at `now`: from here on `limits` hold.
@@ -184,7 +176,7 @@ impl Drop for Turn {
 }
 
 impl Watch {
-    fn begin(self: &Arc<Self>, owner: Option<Owner>, limits: Limits, now: Instant) -> Result<Turn, RanOut> {
+    fn begin(self: &Arc<Self>, owner: Option<Arc<Owner>>, limits: Limits, now: Instant) -> Result<Turn, RanOut> {
         let mut state = self.state();
         if state.is_shut {
             return Err(RanOut);
@@ -195,12 +187,11 @@ impl Watch {
         Ok(Turn { watch: Arc::clone(self), number: state.number })
     }
 
-    /// Shuts the connection down if its request is over its time at `now`, or its owner's sessions were ended. False when
+    /// Shuts the connection down if its request is over its time at `now`, or was ended from outside, as `is_ended` says. False when
     /// the connection is no more.
-    fn look(&self, now: Instant, revocations: &Revocations) -> bool {
+    fn look(&self, now: Instant, is_ended: &dyn Fn(&Owner) -> bool) -> bool {
         let mut state = self.state();
-        let is_ended = !revocations.is_empty()
-            && state.owner.as_ref().is_some_and(|owner| revocations.ended_open(&owner.principal, owner.since));
+        let is_ended = state.owner.as_deref().is_some_and(is_ended);
         let now = if is_ended { now + FAR_AWAY } else { now };
         let Some((limits, heard_at)) = &mut state.running else { return self.socket.strong_count() > 0 };
         let is_silent = limits.silence.is_some_and(|silence| now >= *heard_at + silence);
@@ -242,7 +233,9 @@ async fn patrol(watches: Weak<Mutex<Vec<Arc<Watch>>>>, lifecycle: Arc<Lifecycle>
         let Some(watches) = watches.upgrade() else { return };
         // At the end of the process everybody's time is over.
         let now = Instant::now() + if lifecycle.is_ending() { FAR_AWAY } else { Duration::ZERO };
-        locked(&watches).retain(|watch| watch.look(now, live.revocations()));
+        let (revocations, quarantines, unix_now) = (live.revocations(), live.quarantines(), Clock.now());
+        let is_ended = |owner: &Owner| owner.ended(revocations, &quarantines, unix_now).is_some();
+        locked(&watches).retain(|watch| watch.look(now, &is_ended));
     }
 }
 
@@ -264,6 +257,9 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
+    use crate::identity::Principal;
+    use crate::policy::quarantine::{Quarantine, Quarantines, Stopped};
+    use crate::session::Revocations;
     use crate::time::UnixSeconds;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -292,13 +288,55 @@ mod tests {
         }
 
         fn look_in(&self, time: Duration) {
-            self.line.watch.look(Instant::now() + time, &Revocations::new(0));
+            self.line.watch.look(Instant::now() + time, &|_owner| false);
         }
 
         /// Whether bytes still flow.
         fn is_open(&mut self) -> bool {
             let mut byte = [0];
             self.here.write_all(b"x").is_ok() && matches!(self.there.read(&mut byte), Ok(1))
+        }
+    }
+
+    fn principal(subject: &str) -> Principal {
+        Principal { issuer: "https://idp.test".into(), subject: subject.into() }
+    }
+
+    fn owner(subject: &str, tool: Option<&str>) -> Arc<Owner> {
+        Arc::new(Owner {
+            principal: principal(subject),
+            agent: None,
+            server: "mail".into(),
+            tool: tool.map(Into::into),
+            more_tools: Vec::new(),
+            since: Instant::now(),
+        })
+    }
+
+    /// A quarantine ends what was open before it and what comes after.
+    #[test]
+    fn a_turn_of_somebody_or_something_that_is_stopped_loses_its_connection() {
+        let stopped = [
+            Stopped::Principal { subject: "alice".into(), issuer: None },
+            Stopped::Tool { name: "send".into(), server: Some("mail".into()) },
+        ];
+        let stopped = stopped.map(|stopped| {
+            let (since, why, by) = (UnixSeconds(1), "".into(), "test".into());
+            Quarantine { id: stopped.id(), stopped, since, until: Some(UnixSeconds(9)), why, by }
+        });
+        let (quarantines, revocations) = (Quarantines::new(stopped.into()), Revocations::new(0));
+        for (subject, tool, at, is_open) in [
+            ("alice", None, 5, false),
+            ("bob", Some("send"), 5, false),
+            ("bob", Some("read"), 5, true),
+            ("alice", None, 9, true),
+        ] {
+            let mut pair = Pair::open();
+            let turn = pair.line.watch.begin(Some(owner(subject, tool)), limits(60 * SECOND, None), Instant::now());
+            let is_ended = |owner: &Owner| owner.ended(&revocations, &quarantines, UnixSeconds(at)).is_some();
+            pair.line.watch.look(Instant::now(), &is_ended);
+            assert_eq!(pair.is_open(), is_open, "{subject} {tool:?} at {at}");
+            drop(turn);
         }
     }
 
@@ -319,20 +357,20 @@ mod tests {
 
     #[test]
     fn a_turn_of_somebody_whose_sessions_were_ended_loses_its_connection() {
-        let principal = |subject: &str| Principal { issuer: "https://idp.test".into(), subject: subject.into() };
         let (mut alices, mut bobs) = (Pair::open(), Pair::open());
         let turn = |pair: &Pair, subject| {
-            let owner = Owner { principal: principal(subject), since: Instant::now() };
-            pair.line.watch.begin(Some(owner), limits(60 * SECOND, None), Instant::now()).unwrap()
+            pair.line.watch.begin(Some(owner(subject, None)), limits(60 * SECOND, None), Instant::now()).unwrap()
         };
         let (alice, bob) = (turn(&alices, "alice"), turn(&bobs, "bob"));
         let revocations = Revocations::new(1);
         revocations.revoke(&principal("alice"), UnixSeconds(1), Instant::now()).unwrap();
         let later = turn(&Pair::open(), "alice");
+        let nothing = Quarantines::default();
+        let is_ended = |owner: &Owner| owner.ended(&revocations, &nothing, UnixSeconds(1)).is_some();
         for pair in [&alices, &bobs] {
-            pair.line.watch.look(Instant::now(), &revocations);
+            pair.line.watch.look(Instant::now(), &is_ended);
         }
-        later.watch.look(Instant::now(), &revocations);
+        later.watch.look(Instant::now(), &is_ended);
         assert!(!alices.is_open() && alice.ran_out());
         assert!(bobs.is_open() && !bob.ran_out());
         assert!(!later.ran_out(), "what comes later is not concerned");
@@ -401,7 +439,7 @@ mod tests {
         let watch = Arc::clone(&line.watch);
         drop((line, here));
         let mut other = Pair::open();
-        assert!(!watch.look(Instant::now() + 2 * SECOND, &Revocations::new(0)), "it is taken off the list");
+        assert!(!watch.look(Instant::now() + 2 * SECOND, &|_owner| false), "it is taken off the list");
         assert!(other.is_open() && !turn.ran_out());
     }
 }

@@ -184,4 +184,12 @@ impl Caller {
             clock_leeway: Duration::ZERO,
         }
     }
+
+    /// The same with another name, through this client.
+    #[cfg(test)]
+    pub(crate) fn named_for_test(mut self, subject: &str, client: &str) -> Self {
+        self.principal.subject = subject.into();
+        self.client_id = (!client.is_empty()).then(|| client.into());
+        self
+    }
 }

@@ -154,6 +154,27 @@ impl<'a> Reader<'a> {
         self.raw(Kind::Object, start)
     }
 
+    /// As [`Reader::object`], but gives each key as it stands in the text, quotes included.
+    ///
+    /// # Errors
+    /// As [`Reader::object`].
+    pub fn members(
+        &mut self,
+        mut member: impl FnMut(&mut Self, Raw<'a>) -> Result<(), JsonError>,
+    ) -> Result<Raw<'a>, JsonError> {
+        if self.next_byte()? != b'{' {
+            return Err(JsonError::Unexpected);
+        }
+        let start = self.at;
+        self.begin()?;
+        while let Some((text, _escapes)) = self.next_key()? {
+            // A key is a slice of the text.
+            let key = Raw { kind: Kind::String, start: text.as_ptr() as usize - self.text.as_ptr() as usize, text };
+            member(self, key)?;
+        }
+        self.raw(Kind::Object, start)
+    }
+
     /// Reads an array; `element` must read one value each time it is called.
     ///
     /// # Errors

@@ -65,6 +65,17 @@ impl ListStream {
     /// # Errors
     /// [`StreamError`]; `out` then holds what came before the fault, and nothing more may be taken from the stream.
     pub fn push(&mut self, chunk: Bytes, keep: Keep<'_>, out: &mut Vec<Bytes>) -> Result<(), StreamError> {
+        let mut pieces = Vec::new();
+        let pushed = self.push_pieces(chunk, keep, &mut pieces);
+        out.extend(pieces.into_iter().map(|piece| piece.raw));
+        pushed
+    }
+
+    /// As [`ListStream::push`], with pieces that can be looked at again.
+    ///
+    /// # Errors
+    /// As [`ListStream::push`].
+    pub fn push_pieces(&mut self, chunk: Bytes, keep: Keep<'_>, out: &mut Vec<Piece>) -> Result<(), StreamError> {
         self.splitter.push(chunk);
         while let Some(piece) = self.splitter.next_piece()? {
             out.extend(self.filter(piece, keep)?);
@@ -77,6 +88,17 @@ impl ListStream {
     /// # Errors
     /// [`StreamError::List`].
     pub fn finish(&mut self, keep: Keep<'_>, out: &mut Vec<Bytes>) -> Result<(), StreamError> {
+        let mut pieces = Vec::new();
+        let finished = self.finish_pieces(keep, &mut pieces);
+        out.extend(pieces.into_iter().map(|piece| piece.raw));
+        finished
+    }
+
+    /// As [`ListStream::finish`], with pieces that can be looked at again.
+    ///
+    /// # Errors
+    /// As [`ListStream::finish`].
+    pub fn finish_pieces(&mut self, keep: Keep<'_>, out: &mut Vec<Piece>) -> Result<(), StreamError> {
         let splitter = std::mem::replace(&mut self.splitter, Splitter::new(0));
         if let Some(piece) = splitter.finish() {
             out.extend(self.filter(piece, keep)?);
@@ -91,13 +113,13 @@ impl ListStream {
     }
 
     /// What to send for a piece; none for a second answer to the same request.
-    fn filter(&mut self, piece: Piece, keep: Keep<'_>) -> Result<Option<Bytes>, ListError> {
+    fn filter(&mut self, piece: Piece, keep: Keep<'_>) -> Result<Option<Piece>, ListError> {
         let event = piece.event();
-        let Some(data) = event.data.filter(|data| !data.is_empty()) else { return Ok(Some(piece.raw)) };
+        let Some(data) = event.data.filter(|data| !data.is_empty()) else { return Ok(Some(piece)) };
         let is_message = event.name.is_none_or(|name| name.is_empty() || name == "message");
         // Clients pass over events of other types; those that do not would still need a JSON-RPC message in it.
         if !is_message && !matches!(data.trim_ascii_start(), [b'{' | b'[', ..]) {
-            return Ok(Some(piece.raw));
+            return Ok(Some(piece));
         }
         let asked = self.asked.as_ref().map_or(Asked::Earlier, |asked| Asked::These(asked));
         let outcome = filter_messages(asked, self.era, &data, keep)?;
@@ -111,8 +133,8 @@ impl ListStream {
             return Ok(None);
         }
         Ok(Some(match outcome.filtered {
-            Filtered::Changed(data) => piece.with_data(&data).into(),
-            Filtered::Unchanged => piece.raw,
+            Filtered::Changed(data) => piece.changed(&data),
+            Filtered::Unchanged => piece,
         }))
     }
 }

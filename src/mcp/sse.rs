@@ -85,6 +85,12 @@ impl Piece {
         changed
     }
 
+    /// [`Piece::with_data`] as a piece.
+    #[must_use]
+    pub fn changed(&self, data: &[u8]) -> Self {
+        Self { raw: self.with_data(data).into(), begins_stream: self.begins_stream }
+    }
+
     fn lines(&self) -> Lines<'_> {
         let at = if self.begins_stream && self.raw.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
         Lines { raw: &self.raw, at }

@@ -93,6 +93,23 @@ impl Outbound {
         exchange(request, bytes_max).await
     }
 
+    /// Posts JSON to `url`, as [`Outbound::post_form`] does a form.
+    ///
+    /// # Errors
+    /// As [`Outbound::post_form`].
+    pub async fn post_json(
+        &self,
+        url: &str,
+        headers: HeaderMap,
+        json: Bytes,
+        bytes_max: usize,
+        timeout: Duration,
+    ) -> Result<Answer, NetError> {
+        let url = self.checked_url(url)?;
+        let request = self.client.post(url).header(CONTENT_TYPE, JSON).header(ACCEPT, JSON).headers(headers);
+        exchange(request.body(reqwest::Body::from(json)).timeout(timeout), bytes_max).await
+    }
+
     /// Posts an encoded form to `url` and reads at most `bytes_max` of the answer, all within `timeout`.
     ///
     /// `headers` are added to ours (`Content-Type`, `Accept`). The request is sent once: whether it may be sent again is for

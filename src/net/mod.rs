@@ -3,6 +3,8 @@
 pub mod client;
 pub mod egress;
 pub mod jwks;
+pub mod talk;
 
 pub use client::{Answer, NetError, Outbound};
 pub use jwks::{FetchError, KeyFetcher, Keyring, Refetch, RefreshOutcome};
+pub use talk::{Talk, TalkError};

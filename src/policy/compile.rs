@@ -13,7 +13,19 @@ use crate::identity::Scopes;
 use crate::mcp::Method;
 
 /// Address space, of which only what is touched becomes memory.
-const PARSER_STACK_BYTES: usize = 64 << 20;
+pub(super) const PARSER_STACK_BYTES: usize = 64 << 20;
+
+/// Compiles expressions; `None` when that could not run, or has failed.
+///
+/// The CEL parser stops at 96 levels of nesting, and takes 8 to 140 KiB of stack for each, depending on how the build is
+/// optimized: more than a thread may have left. The thread is only a larger stack, what comes out depends on the arguments
+/// alone.
+pub(super) fn roomily<T: Send>(compile: impl FnOnce() -> T + Send) -> Option<T> {
+    thread::scope(|scope| {
+        let roomy = thread::Builder::new().name("policy-compiler".into()).stack_size(PARSER_STACK_BYTES);
+        roomy.spawn_scoped(scope, compile).ok()?.join().ok()
+    })
+}
 
 /// One route's authorization, compiled.
 #[derive(Debug)]
@@ -62,16 +74,9 @@ impl Policy {
     /// condition that cannot hold, a server that is not one of the route's, a method that does not exist, a name that
     /// is empty or has a `*` before its end.
     pub fn compile(default: Effect, rules: &[RuleSpec], servers: &[Arc<str>]) -> Result<Self, Vec<RuleProblem>> {
-        // The CEL parser stops at 96 levels of nesting, and takes 8 to 140 KiB of stack for each, depending on how the
-        // build is optimized: more than a thread may have left. The thread is only a larger stack, what comes out
-        // depends on the arguments alone.
-        thread::scope(|scope| {
-            let roomy = thread::Builder::new().name("policy-compiler".into()).stack_size(PARSER_STACK_BYTES);
-            let compiler = roomy.spawn_scoped(scope, || Self::compile_here(default, rules, servers));
-            compiler.ok().and_then(|compiler| compiler.join().ok()).unwrap_or_else(|| {
-                let message = "the compiler of rules could not run or has failed".into();
-                Err(vec![RuleProblem { rule: 0, path: String::new(), message }])
-            })
+        roomily(|| Self::compile_here(default, rules, servers)).unwrap_or_else(|| {
+            let message = "the compiler of rules could not run or has failed".into();
+            Err(vec![RuleProblem { rule: 0, path: String::new(), message }])
         })
     }
 

@@ -37,6 +37,8 @@ pub struct Facts<'a> {
     pub server_identity: Option<&'a ServerIdentity>,
     /// `request.bytes`: the length of the body.
     pub body_bytes: usize,
+    /// `request.region`: where the caller is; null when nothing says so.
+    pub region: Option<&'a str>,
     /// `request.protocol_version`.
     pub revision: Revision,
 }

@@ -7,21 +7,28 @@
 //! match, a deny rule that errs denies. The verdict does not depend on the protocol revision.
 
 mod decision;
+mod exemption;
 mod explain;
 mod visibility;
 
+pub mod budget;
+pub mod quarantine;
 pub mod rule;
+pub mod taint;
 
 mod cel;
 mod claim;
 mod compile;
 mod index;
+mod when;
 
 #[cfg(test)]
 mod tests;
 
 pub use compile::{Policy, RuleProblem};
 pub use decision::{Decision, Denial, DenialReason, Facts, Permit, Question, decide, depends_only_on_caller};
+pub use exemption::Exemption;
 pub use explain::{Explained, Verdict, explain};
 pub use rule::Effect;
 pub use visibility::{Item, is_visible};
+pub use when::{Circumstances, NoAnswer, When};

@@ -3,6 +3,8 @@
 use unicode_normalization::UnicodeNormalization as _;
 use unicode_security::confusable_detection::skeleton;
 
+use crate::content::unseen::is_invisible;
+
 /// What is left of a name when everything is taken away that eyes and sloppy readers overlook. Two names are look-alikes
 /// when they share one of their forms and are not equal.
 ///
@@ -47,18 +49,6 @@ fn is_overlooked(char: char) -> bool {
     ) || char.is_whitespace()
         || char.is_control()
         || is_invisible(char)
-}
-
-/// Characters that show nothing, or only change how others are shown.
-#[must_use]
-pub fn is_invisible(char: char) -> bool {
-    matches!(
-        char,
-        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
-            | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
-            | '\u{2800}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}'
-            | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}'
-    )
 }
 
 #[cfg(test)]

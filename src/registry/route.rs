@@ -3,9 +3,12 @@
 use std::sync::Arc;
 
 use crate::config::{IssuerConfig, RouteConfig};
+use crate::content::Plan;
 use crate::identity::challenge::Challenges;
 use crate::identity::{IssuerPolicy, KeySource};
 use crate::policy::Policy;
+use crate::policy::budget::Budget;
+use crate::policy::taint::Taint;
 
 use super::RouteAgents;
 use super::Server;
@@ -25,6 +28,12 @@ pub struct Route {
     pub agents: Option<RouteAgents>,
     /// Who may do what.
     pub policy: Policy,
+    /// The budgets that can count requests here; mostly none.
+    pub budgets: Vec<Arc<Budget>>,
+    /// What must not follow what at its server; mostly nothing.
+    pub taint: Option<Taint>,
+    /// What may come back; `None`: whatever does.
+    pub content: Option<Arc<Plan>>,
     /// `WWW-Authenticate` of its refusals.
     pub challenges: Challenges,
 }

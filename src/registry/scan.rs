@@ -15,7 +15,7 @@ use unicode_normalization::UnicodeNormalization as _;
 use unicode_security::MixedScript as _;
 
 use super::definition::Definition;
-use super::lookalike::is_invisible;
+use crate::content::unseen::is_invisible;
 
 /// Something to look at twice.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use crate::config::ServerConfig;
 use crate::credential::{Credential, ExchangePlan, NotAHeaderValue, Plan, PlanFingerprint};
-use crate::routing::Pool;
+use crate::routing::shadow::Shadow;
+use crate::routing::{Pool, Router};
 
 use super::Proof;
 
@@ -15,6 +16,10 @@ pub struct Server {
     pub config: Arc<ServerConfig>,
     /// Its instances.
     pub pool: Arc<Pool>,
+    /// Which of them takes which request; `None`: every one takes any.
+    pub router: Option<Arc<Router>>,
+    /// Which calls are made once more elsewhere, for comparison; `None`: none.
+    pub shadow: Option<Arc<Shadow>>,
     /// What it must prove to be; `None`: nothing.
     pub proof: Option<Arc<Proof>>,
     /// What it sees in place of a caller's token.

@@ -3,11 +3,15 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use arc_swap::ArcSwapOption;
 use http::HeaderValue;
 use pingora::Error;
 use pingora::upstreams::peer::HttpPeer;
+
+use super::breaker::{Breaker, Circuit, Entry, Turned, Verdict};
+use super::subset::Traits;
 
 /// One address of a server. Shared by every snapshot in which it stands unchanged, so its health outlives a reload.
 pub struct Instance {
@@ -15,6 +19,12 @@ pub struct Instance {
     pub id: Arc<str>,
     /// What it is sent as `Host`.
     pub host: HeaderValue,
+    /// What tells it apart from the others.
+    pub traits: Traits,
+    /// Its share of new work.
+    pub weight: u32,
+    /// Leaves it alone when it fails too often; `None`: nobody looks.
+    breaker: Option<Breaker>,
     /// How to connect, all but the address: time limits, TLS, HTTP version. Whoever writes `peer` holds the lock.
     template: Mutex<HttpPeer>,
     /// The template with the address that the host name last resolved to; empty until it first did.
@@ -32,11 +42,26 @@ impl Instance {
         Self {
             id,
             host,
+            traits: Traits::default(),
+            weight: 1,
+            breaker: None,
             template: Mutex::new(template),
             peer: ArcSwapOption::empty(),
             healthy: AtomicBool::new(true),
             suspect: AtomicBool::new(false),
         }
+    }
+
+    /// The same, being what `traits` says, with this share of new work.
+    #[must_use]
+    pub fn being(self, traits: Traits, weight: u32) -> Self {
+        Self { traits, weight, ..self }
+    }
+
+    /// The same, with a circuit.
+    #[must_use]
+    pub fn guarded_by(self, breaker: Breaker) -> Self {
+        Self { breaker: Some(breaker), ..self }
     }
 
     /// Notes the address that the host name resolves to.
@@ -85,10 +110,29 @@ impl Instance {
         self.healthy.load(Ordering::Relaxed)
     }
 
-    /// Whether new work may go to it: alive, reachable when last tried, and its address known.
+    /// Whether new work may go to it at `now`: alive, reachable when last tried, its address known, and not left alone.
     #[must_use]
-    pub fn takes_new_work(&self) -> bool {
-        self.is_healthy() && !self.suspect.load(Ordering::Relaxed) && self.peer.load().is_some()
+    pub fn takes_new_work(&self, now: Instant) -> bool {
+        self.is_healthy()
+            && !self.suspect.load(Ordering::Relaxed)
+            && self.peer.load().is_some()
+            && self.breaker.as_ref().is_none_or(|breaker| breaker.lets_in(now))
+    }
+
+    /// Lets a request begin. What is given must be told how the request ended; it is none where nobody looks.
+    ///
+    /// # Errors
+    /// [`LeftAlone`] when the instance has failed too often.
+    pub fn begin(self: &Arc<Self>, now: Instant) -> Result<Option<Turn>, LeftAlone> {
+        let Some(breaker) = &self.breaker else { return Ok(None) };
+        let entry = breaker.enter(now).ok_or(LeftAlone)?;
+        Ok(Some(Turn { instance: Arc::clone(self), entry, is_judged: false }))
+    }
+
+    /// Where its circuit stands at `now`; `None` when it has none.
+    #[must_use]
+    pub fn circuit(&self, now: Instant) -> Option<Circuit> {
+        self.breaker.as_ref().map(|breaker| breaker.circuit(now))
     }
 
     /// Notes that a connection to it failed with `error`: new work goes elsewhere at once, until a health check succeeds.
@@ -106,6 +150,44 @@ impl Instance {
     /// Notes that the verdict of the health checks has turned.
     pub fn turned(&self, health: Health) {
         self.healthy.store(matches!(health, Health::Healthy), Ordering::Relaxed);
+    }
+}
+
+/// The instance takes no requests for a while, because too many have failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeftAlone;
+
+/// One request that an instance's circuit has let in. Dropping it without a verdict says nothing of the instance.
+#[derive(Debug)]
+pub struct Turn {
+    instance: Arc<Instance>,
+    entry: Entry,
+    is_judged: bool,
+}
+
+impl Turn {
+    /// Notes how the request ended; only the first verdict counts. Says so when the circuit turns with it.
+    pub fn end(&mut self, verdict: Verdict, now: Instant) -> Option<Turned> {
+        if std::mem::replace(&mut self.is_judged, true) {
+            return None;
+        }
+        self.instance.breaker.as_ref()?.leave(self.entry, verdict, now)
+    }
+
+    /// Whose turn it is.
+    #[must_use]
+    pub fn instance(&self) -> &Arc<Instance> {
+        &self.instance
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if !self.is_judged
+            && let Some(breaker) = &self.instance.breaker
+        {
+            breaker.give_back(self.entry);
+        }
     }
 }
 
@@ -135,7 +217,7 @@ pub fn is_lack_of_files(error: &Error) -> bool {
 /// Too many open files in the system (errno of Linux).
 const ENFILE: i32 = 23;
 /// Too many open files in this process.
-const EMFILE: i32 = 24;
+pub const EMFILE: i32 = 24;
 
 #[cfg(test)]
 mod tests {

@@ -1,14 +1,14 @@
 //! Which instance takes this request?
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pingora_load_balancing::discovery::ServiceDiscovery;
 use pingora_load_balancing::health_check::HealthCheck;
 use pingora_load_balancing::selection::RoundRobin;
 use pingora_load_balancing::{Backend, Backends, LoadBalancer};
 
-use super::Instance;
+use super::instance::{Instance, Turn};
 
 /// The instances of one server: membership, weights and health come from `pingora-load-balancing`, affinity does not
 /// (a session names its instance).
@@ -34,16 +34,19 @@ impl Pool {
         Self { balancer, instances, interval }
     }
 
-    /// The next instance for new work, by weight; `None` when no instance takes any.
+    /// The next instance for new work at `now`, by weight, with its turn where it has a circuit; `None` when no instance takes
+    /// any.
     #[must_use]
-    pub fn pick(&self) -> Option<Arc<Instance>> {
-        self.balancer
-            .select_with(b"", PICK_STEPS_MAX, |backend, healthy| {
-                healthy && of_backend(backend).is_some_and(|instance| instance.takes_new_work())
-            })
-            .as_ref()
-            .and_then(of_backend)
-            .cloned()
+    pub fn pick(&self, now: Instant) -> Option<(Arc<Instance>, Option<Turn>)> {
+        // Another request may have taken the last place of an instance that is being tried out.
+        (0..BEGINNINGS_MAX).find_map(|_| {
+            let chosen = self.balancer.select_with(b"", PICK_STEPS_MAX, |backend, healthy| {
+                healthy && of_backend(backend).is_some_and(|instance| instance.takes_new_work(now))
+            })?;
+            let instance = of_backend(&chosen)?;
+            let turn = instance.begin(now).ok()?;
+            Some((Arc::clone(instance), turn))
+        })
     }
 
     /// The instance of that name, whatever its health.
@@ -77,6 +80,9 @@ impl std::fmt::Debug for Pool {
 pub fn of_backend(backend: &Backend) -> Option<&Arc<Instance>> {
     backend.ext.get::<Arc<Instance>>()
 }
+
+/// How often another instance is looked for when the one that was found is taken.
+pub(super) const BEGINNINGS_MAX: usize = 4;
 
 /// Weighted round robin visits an instance up to its weight (at most 1,000) times before the next one comes.
 const PICK_STEPS_MAX: usize = 4096;

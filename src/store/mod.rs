@@ -4,6 +4,7 @@
 //! (`clock`), so that changes have one order and what one gateway has written another reads from there on. Records carry a
 //! version: a write that expects another one changes nothing.
 
+mod quarantines;
 mod runtime;
 mod sign_ins;
 
@@ -472,10 +473,11 @@ type Migrations = Result<Vec<Migration>, BoxDynError>;
 impl MigrationSource<'static> for Embedded {
     fn resolve(self) -> Pin<Box<dyn Future<Output = Migrations> + Send>> {
         let first = include_str!("../../migrations/0001_registry.sql");
+        let second = include_str!("../../migrations/0002_quarantines.sql");
         let migration = |version, name: &'static str, sql: &'static str| {
             Migration::new(version, Cow::Borrowed(name), MigrationType::Simple, Cow::Borrowed(sql), false)
         };
-        Box::pin(std::future::ready(Ok(vec![migration(1, "registry", first)])))
+        Box::pin(std::future::ready(Ok(vec![migration(1, "registry", first), migration(2, "quarantines", second)])))
     }
 }
 

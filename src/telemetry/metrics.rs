@@ -4,6 +4,8 @@
 //! from the configuration become handles ([`RouteMetrics`], [`ServerMetrics`], [`IssuerMetrics`]) once per snapshot.
 //! A handle keeps its counters, so a request costs atomic additions and no look-up by label.
 
+mod routing;
+
 use std::collections::HashMap;
 use std::collections::HashSet;
 use std::fmt;
@@ -29,8 +31,12 @@ use crate::mcp::Method;
 use crate::policy::Effect;
 use crate::time::UnixSeconds;
 
+pub use routing::{Placement, RoutingMetrics};
+
 /// Every metric of the process, registered with one registry.
 pub struct Metrics {
+    /// Where requests go.
+    pub routing: RoutingMetrics,
     registry: Registry,
     requests: IntCounterVec,
     request_duration: HistogramVec,
@@ -64,6 +70,13 @@ pub struct Metrics {
     registry_reads: IntCounterVec,
     registry_observations_dropped: IntCounter,
     registry_store_up: IntGauge,
+    budget_requests: IntCounterVec,
+    budget_refusals: IntCounterVec,
+    budget_cells: IntGauge,
+    budget_evictions: IntCounter,
+    budget_store_fallbacks: IntCounterVec,
+    quarantines: IntGauge,
+    content_filtered: IntCounterVec,
 }
 
 /// What a request asked, as far as a label may say.
@@ -173,6 +186,13 @@ pub struct AgentMetrics {
     requests: IntCounterVec,
     types: HashSet<Box<str>>,
     providers: HashSet<Box<str>>,
+}
+
+/// The counters of the budgets of one route.
+pub struct BudgetMetrics {
+    allowed: IntCounter,
+    refused: IntCounter,
+    refusals: IntCounterVec,
 }
 
 /// Hits and misses of one cache.
@@ -386,6 +406,33 @@ impl Metrics {
                 dropped
             },
             registry_store_up: gauge("registry_store_up", "Whether the store of the registry answers: 1 or 0.")?,
+            budget_requests: counters(
+                "budget_requests_total",
+                "Requests that some budget counts, by route and result.",
+                &["route", "result"],
+            )?,
+            budget_refusals: counters(
+                "budget_refusals_total",
+                "Requests refused for a budget, by budget and limit.",
+                &["budget", "limit"],
+            )?,
+            budget_cells: gauge("budget_cells", "Counts that budgets keep, one for each limit and key.")?,
+            budget_evictions: counter(
+                "budget_evictions_total",
+                "Counts of budgets that were dropped while they had an effect, because there were too many.",
+            )?,
+            budget_store_fallbacks: counters(
+                "budget_store_fallbacks_total",
+                "Requests whose budgets were counted by this gateway alone, because Redis did not answer, by reason.",
+                &["reason"],
+            )?,
+            quarantines: gauge("quarantines", "Principals, agents and tools that are stopped.")?,
+            routing: RoutingMetrics::new(&registry)?,
+            content_filtered: counters(
+                "content_filtered_total",
+                "What rules about content did with answers.",
+                &["route", "rule", "action"],
+            )?,
             registry: registry.clone(),
         };
         registry.register(Box::new(ProcessCollector::for_self()))?;
@@ -589,6 +636,38 @@ impl Metrics {
         self.registry_store_up.set(i64::from(up));
     }
 
+    /// The counters of a route's budgets.
+    #[must_use]
+    pub fn budgets(&self, route: &str) -> BudgetMetrics {
+        BudgetMetrics {
+            allowed: self.budget_requests.with_label_values(&[route, "allowed"]),
+            refused: self.budget_requests.with_label_values(&[route, "refused"]),
+            refusals: self.budget_refusals.clone(),
+        }
+    }
+
+    /// So many counts are kept, and so many more were dropped while they had an effect.
+    pub fn budget_cells(&self, cells: usize, evicted: u64) {
+        self.budget_cells.set(i64::try_from(cells).unwrap_or(i64::MAX));
+        self.budget_evictions.inc_by(evicted);
+    }
+
+    /// Redis did not answer; `reason` is one of a fixed set.
+    pub fn budget_store_fell_back(&self, reason: &'static str) {
+        self.budget_store_fallbacks.with_label_values(&[reason]).inc();
+    }
+
+    /// So many principals, agents and tools are stopped.
+    pub fn quarantines(&self, count: usize) {
+        self.quarantines.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// A rule about content did something `count` times. Route and rule are from the configuration, `action` is one of a
+    /// fixed set.
+    pub fn content_filtered(&self, route: &str, rule: &str, action: &'static str, count: u64) {
+        self.content_filtered.with_label_values(&[route, rule, action]).inc_by(count);
+    }
+
     /// Records written to one kind of sink.
     pub(super) fn audit_records(&self, sink: &'static str) -> IntCounter {
         self.audit_records.with_label_values(&[sink])
@@ -711,6 +790,25 @@ impl AgentMetrics {
 impl fmt::Debug for AgentMetrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AgentMetrics").finish_non_exhaustive()
+    }
+}
+
+impl BudgetMetrics {
+    /// Every budget had enough left.
+    pub fn let_through(&self) {
+        self.allowed.inc();
+    }
+
+    /// One had not. `budget` is the configuration's name for it, `limit` one of a fixed set.
+    pub fn refused(&self, budget: &str, limit: &'static str) {
+        self.refused.inc();
+        self.refusals.with_label_values(&[budget, limit]).inc();
+    }
+}
+
+impl fmt::Debug for BudgetMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BudgetMetrics").finish_non_exhaustive()
     }
 }
 
@@ -1032,5 +1130,6 @@ mod tests {
         metrics.certificate_reloaded("0.0.0.0:443", ReloadOutcome::Applied);
         metrics.upstream_certificate_expires("tickets", UpstreamFile::Ca, UnixSeconds(1_800_000_000));
         metrics.upstream_certificates_reloaded("tickets", ReloadOutcome::Refused);
+        metrics.routing.exercise();
     }
 }

@@ -156,7 +156,7 @@ fn a_look_alike_on_another_server_is_told_as_one() {
         assert_eq!(waiting.cause, Cause::LookAlike, "{name}");
         assert!(waiting.alike.is_some(), "{name}");
     }
-    assert_eq!(registry.wait_for_waiting("evil", names[0]).waiting.unwrap().alike.unwrap().server, "mail".into());
+    assert_eq!(&*registry.wait_for_waiting("evil", names[0]).waiting.unwrap().alike.unwrap().server, "mail");
 }
 
 /// Incidents 1 and 25: what is written for models, and not for eyes.
@@ -455,14 +455,7 @@ fn cpu_per_call_with_the_registry_on_and_off() {
     });
     on.open("send");
     let off = Gateway::start(crate::support::conf().idp(&on.idp).server("mail", &on.mail).allow_all());
-    let cpu = |gateway: &Gateway| -> u64 {
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", gateway.process_id())).unwrap();
-        let nanoseconds = |task: std::fs::DirEntry| {
-            let text = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
-            text.split(' ').next()?.parse::<u64>().ok()
-        };
-        tasks.filter_map(|task| nanoseconds(task.ok()?)).sum()
-    };
+    let cpu = Gateway::cpu_nanoseconds;
     for (method, params) in [("tools/call", json!({ "name": "send", "arguments": {} })), ("tools/list", json!({}))] {
         let mut spent = [0, 0];
         let mut ratios = Vec::new();

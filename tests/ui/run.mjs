@@ -319,6 +319,20 @@ test("somebody's sessions are ended", async () => {
   assert.match(await text(dana), /demo-agent[^]*assistant, sample-1[^]*agents\.example/);
 });
 
+test("somebody is stopped at once, and let go", async () => {
+  await dana.go("#/quarantines");
+  await dana.page.fill("#stop-name", "mallory");
+  await dana.page.selectOption("#stop-time", "3600");
+  await dana.page.fill("#stop-reason", "Token in a pastebin");
+  await dana.page.getByRole("button", { name: "Stop", exact: true }).click();
+  const row = dana.page.locator("tr", { hasText: "mallory" });
+  await until("the row", async () => /Token in a pastebin/.test(await row.innerText()));
+  await dana.picture("quarantines");
+  await row.getByRole("button", { name: "Let go" }).click();
+  await dana.page.locator("dialog .primary").click();
+  await until("it to be gone", async () => (await row.count()) === 0);
+});
+
 test("a server is suspended, resumed and retired", async () => {
   await dana.go("#/servers/mail");
   await act(dana, "Suspend", "The vendor has shipped something odd");
@@ -383,7 +397,7 @@ test("hostile definitions are text and nothing else", async () => {
 });
 
 test("every page fits 360 pixels, is dark where that is wished, and has no barriers", async () => {
-  const pages = ["overview", "servers", "servers/mail", "servers/mail/tool/bWFpbF9zZW5k", "servers/tools", "register", "approvals", "audit", "why", "sessions", "agents", "policy", "config"];
+  const pages = ["overview", "servers", "servers/mail", "servers/mail/tool/bWFpbF9zZW5k", "servers/tools", "register", "approvals", "audit", "why", "sessions", "agents", "quarantines", "policy", "config"];
   const id = (await demo.call("/mail", "mail_send", MAIL)).body.error.data.request_id;
   const barriers = [];
   for (const [kind, options] of [

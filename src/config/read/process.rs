@@ -27,6 +27,7 @@ pub(super) fn server(top: &mut Fields<'_, '_>, look: Look<'_>) -> Option<ServerS
         work_stealing: true,
         pid_file: None,
         upgrade_sock: None,
+        control_sock: None,
         grace_period_seconds: 30,
         drain_seconds: 1,
         graceful_shutdown_timeout_seconds: 10,
@@ -37,6 +38,7 @@ pub(super) fn server(top: &mut Fields<'_, '_>, look: Look<'_>) -> Option<ServerS
         let work_stealing = fields.or("work_stealing", default.work_stealing, Value::flag);
         let pid_file = fields.optional("pid_file", plain_path);
         let upgrade_sock = fields.optional("upgrade_sock", plain_path);
+        let control_sock = fields.optional("control_sock", plain_path);
         let grace = fields.or("grace_period_seconds", default.grace_period_seconds, |v| v.whole(0..=86_400));
         let drain = fields.or("drain_seconds", default.drain_seconds, |v| v.whole(0..=600));
         let shutdown = fields.or("graceful_shutdown_timeout_seconds", default.graceful_shutdown_timeout_seconds, |v| {
@@ -47,6 +49,7 @@ pub(super) fn server(top: &mut Fields<'_, '_>, look: Look<'_>) -> Option<ServerS
             work_stealing: work_stealing?,
             pid_file: pid_file?,
             upgrade_sock: upgrade_sock?,
+            control_sock: control_sock?,
             grace_period_seconds: grace?,
             drain_seconds: drain?,
             graceful_shutdown_timeout_seconds: shutdown?,
@@ -271,6 +274,10 @@ pub(super) fn limits(top: &mut Fields<'_, '_>) -> Option<Limits> {
         credential_cache: 65_536,
         decision_cache: 65_536,
         revoked_sessions: 65_536,
+        budget_cells: 131_072,
+        taint_marks: 65_536,
+        quarantines: 1024,
+        handover_sessions: 16_384,
     };
     let Some(section) = top.find("limits") else { return Some(default) };
     section.map(|fields| {
@@ -294,6 +301,10 @@ pub(super) fn limits(top: &mut Fields<'_, '_>) -> Option<Limits> {
         let credential_cache = fields.or("credential_cache", default.credential_cache, |v| v.whole(1..=COUNT_MAX));
         let decision_cache = fields.or("decision_cache", default.decision_cache, |v| v.whole(1..=COUNT_MAX));
         let revoked_sessions = fields.or("revoked_sessions", default.revoked_sessions, |v| v.whole(1..=COUNT_MAX));
+        let budget_cells = fields.or("budget_cells", default.budget_cells, |v| v.whole(1024..=COUNT_MAX));
+        let taint_marks = fields.or("taint_marks", default.taint_marks, |v| v.whole(1..=COUNT_MAX));
+        let quarantines = fields.or("quarantines", default.quarantines, |v| v.whole(1..=65_536));
+        let handover_sessions = fields.or("handover_sessions", default.handover_sessions, |v| v.whole(1..=1 << 20));
         Some(Limits {
             body_bytes: body_bytes?,
             json_depth: json_depth?,
@@ -312,6 +323,10 @@ pub(super) fn limits(top: &mut Fields<'_, '_>) -> Option<Limits> {
             credential_cache: credential_cache?,
             decision_cache: decision_cache?,
             revoked_sessions: revoked_sessions?,
+            budget_cells: budget_cells?,
+            taint_marks: taint_marks?,
+            quarantines: quarantines?,
+            handover_sessions: handover_sessions?,
         })
     })
 }

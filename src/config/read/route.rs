@@ -2,22 +2,26 @@
 
 use serde_json::Value as Json;
 
-use super::{Compile, Names, agents, reference};
+use super::{Compile, Names, agents, content, reference};
 use crate::config::RouteConfig;
 use crate::config::fields::{Fields, Value};
 use crate::config::problem::Complaint;
+use crate::config::secrets::Look;
 use crate::config::values::{self, quote};
 use crate::config::yaml::Kind;
 use crate::mcp::Method;
 use crate::policy::Effect;
 use crate::policy::rule::{AgentSpec, ClaimKind, ClaimSpec, RuleSpec, TargetEntry, TargetSpec};
 
-pub(super) fn route(
-    value: &Value<'_>,
-    public_url: &str,
-    names: &Names<'_>,
-    compile: Compile<'_>,
-) -> Option<RouteConfig> {
+/// What the rules of a route are read with.
+#[derive(Clone, Copy)]
+pub(super) struct Rules<'r> {
+    pub(super) compile: Compile<'r>,
+    pub(super) plain_http_hosts: &'r [String],
+    pub(super) look: Look<'r>,
+}
+
+pub(super) fn route(value: &Value<'_>, public_url: &str, names: &Names<'_>, with: Rules<'_>) -> Option<RouteConfig> {
     value.map(|fields| {
         let path = fields.required("path", |v| v.parse(values::route_path));
         let servers = fields.find_either("servers");
@@ -33,6 +37,7 @@ pub(super) fn route(
         let scopes = |v: &Value<'_>| v.list(|v| v.parse(values::scope).map(Box::from));
         let scopes_supported = fields.or("scopes_supported", Vec::new(), scopes);
         let agents = fields.optional("agents", |v| agents::agent_use(v, names));
+        let content = content::content(fields, with.plain_http_hosts, with.look);
         let rules_at = fields.map().follow("authorization.rules");
         let authorization = fields.or("authorization", (Effect::Deny, Vec::new()), |v| authorization(v, names));
 
@@ -56,13 +61,15 @@ pub(super) fn route(
             scopes_supported: scopes_supported.clone().unwrap_or_default(),
             default,
             rules,
+            content: content.clone().unwrap_or_default(),
         };
-        let compiles = check_rules(&route, &rules_at, compile);
+        let compiles = check_rules(&route, &rules_at, with.compile);
         (path.is_some()
             && servers.is_some()
             && issuers.is_some()
             && scopes_supported.is_some()
             && agents.is_some()
+            && content.is_some()
             && compiles)
             .then_some(route)
     })

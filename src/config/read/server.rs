@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
-use super::{Around, Names, agents, governance};
+use super::{Around, Names, agents, content, governance, routing};
 use crate::config::fields::{Fields, Value};
 use crate::config::pem;
 use crate::config::problem::Complaint;
@@ -15,6 +15,7 @@ use crate::config::values::{self, quote};
 use crate::config::yaml::Kind;
 use crate::config::{Declared, HealthSettings, InstanceConfig, ServerConfig, UpstreamTimeouts, UpstreamTls};
 use crate::credential::{ActorToken, ClientAuth, ExchangePlan, Plan};
+use crate::routing::rule::OnInstanceLoss;
 use crate::secret::Secret;
 
 pub(super) fn server(value: &Value<'_>, around: &Around<'_>, look: Look<'_>) -> Option<ServerConfig> {
@@ -22,6 +23,11 @@ pub(super) fn server(value: &Value<'_>, around: &Around<'_>, look: Look<'_>) -> 
         let name = fields.required("name", |v| v.parse(values::name));
         let path = fields.or("path", "/mcp", |v| v.parse(values::upstream_path));
         let instances = fields.required("instances", instances);
+        let routing = routing::routing(fields, instances.as_deref());
+        let circuit = fields.optional("circuit", routing::circuit);
+        let on_instance_loss = fields.or("on_instance_loss", OnInstanceLoss::NotFound, routing::on_instance_loss);
+        let idempotent = fields.or("idempotent", Vec::new(), routing::idempotent);
+        let shadow = fields.optional("shadow", |v| routing::shadow(v, instances.as_deref()));
         let health = health(fields);
         let timeouts = timeouts(fields);
         let tls = fields.or("tls", UpstreamTls::default(), |v| upstream_tls(v, look));
@@ -29,6 +35,7 @@ pub(super) fn server(value: &Value<'_>, around: &Around<'_>, look: Look<'_>) -> 
         let identity = fields.optional("identity", |v| agents::server_identity(v, name, around));
         let credential = fields.required("credential", |v| credential(v, around, look));
         let forward_claims = fields.or("forward_claims", Vec::new(), forward_claims);
+        let content = content::content(fields, around.plain_http_hosts, look);
         let is_registered = around.declared == Declared::InTheRegistry;
         let governed = governance::governed(fields, around.store, is_registered, credential.as_ref(), look);
 
@@ -57,6 +64,11 @@ pub(super) fn server(value: &Value<'_>, around: &Around<'_>, look: Look<'_>) -> 
             name: name?.into(),
             path: path?.to_owned(),
             instances: instances?,
+            routing: routing?,
+            circuit: circuit?,
+            on_instance_loss: on_instance_loss?,
+            idempotent: idempotent?,
+            shadow: shadow?,
             health: health?,
             timeouts: timeouts?,
             tls: tls?,
@@ -65,6 +77,7 @@ pub(super) fn server(value: &Value<'_>, around: &Around<'_>, look: Look<'_>) -> 
             credential: credential?,
             forward_claims: forward_claims?,
             governed: governed?,
+            content: content?,
             declared: around.declared,
         })
     })
@@ -95,12 +108,13 @@ fn instance(value: &Value<'_>) -> Option<InstanceConfig> {
         let url = fields.required("url", |v| v.parse(instance_url));
         let id = fields.optional("id", |v| v.parse(values::name));
         let weight = fields.or("weight", 1, |v| v.whole(1..=1000));
+        let traits = routing::traits(fields);
         let (url, port) = url.map(|url| (url.clone(), url.port_or_default()))?;
         let id: Arc<str> = match id? {
             Some(id) => id.into(),
             None => format!("{}:{port}", url.host).into(),
         };
-        Some(InstanceConfig { id, tls: url.tls, host: url.host, port, weight: weight? })
+        Some(InstanceConfig { id, tls: url.tls, host: url.host, port, weight: weight?, traits: traits? })
     })
 }
 
@@ -120,6 +134,7 @@ fn health(server: &mut Fields<'_, '_>) -> Option<HealthSettings> {
         unhealthy_after: 3,
         healthy_after: 1,
         http_path: None,
+        mcp: false,
     };
     let Some(section) = server.find("health") else { return Some(default) };
     section.map(|fields| {
@@ -130,12 +145,18 @@ fn health(server: &mut Fields<'_, '_>) -> Option<HealthSettings> {
         let http_path = fields.optional("http", |v| {
             v.map(|fields| fields.required("path", |v| v.parse(values::upstream_path).map(str::to_owned)))
         });
+        let mcp = fields.or("mcp", false, Value::flag);
+        if mcp == Some(true) && matches!(http_path, Some(Some(_))) {
+            fields.map().follow("mcp").complain("http asks already", "keep one of the two");
+            return None;
+        }
         Some(HealthSettings {
             interval: interval?,
             timeout: timeout?,
             unhealthy_after: unhealthy_after?,
             healthy_after: healthy_after?,
             http_path: http_path?,
+            mcp: mcp?,
         })
     })
 }

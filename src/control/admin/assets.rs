@@ -64,6 +64,7 @@ const ASSETS: &[Asset] = &[
     asset!("pages/item.js", JS),
     asset!("pages/overview.js", JS),
     asset!("pages/policy.js", JS),
+    asset!("pages/quarantines.js", JS),
     asset!("pages/register.js", JS),
     asset!("pages/server.js", JS),
     asset!("pages/servers.js", JS),

@@ -81,6 +81,7 @@ impl Status {
             .iter()
             .map(|issuer| IssuerStatus { name: issuer.config.name.to_string(), keys: issuer.keys.current().len() })
             .collect();
+        let now = std::time::Instant::now();
         let servers: Vec<ServerStatus> = world
             .servers
             .iter()
@@ -94,7 +95,7 @@ impl Status {
                     .map(|instance| InstanceStatus {
                         id: instance.id.to_string(),
                         healthy: instance.is_healthy(),
-                        takes_new_work: instance.takes_new_work(),
+                        takes_new_work: instance.takes_new_work(now),
                     })
                     .collect(),
             })

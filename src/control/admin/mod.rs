@@ -39,6 +39,7 @@ use crate::telemetry::recent::Recent;
 use crate::time::Clock;
 
 use super::governance::Governance;
+use super::quarantine::QuarantineDesk;
 use super::reload::ReloadDesk;
 
 pub use history::Sampling;
@@ -69,6 +70,8 @@ pub struct Parts {
     pub outbound: Outbound,
     /// Where a reload is asked for.
     pub reload: ReloadDesk,
+    /// Where somebody or something is stopped.
+    pub quarantines: QuarantineDesk,
     /// Where it is kept who has signed in.
     pub sessions: Arc<dyn Sessions>,
     /// The registry, where there is one.
@@ -87,6 +90,7 @@ pub struct Admin {
     audit: AuditSink,
     recent: Arc<Recent>,
     reload: ReloadDesk,
+    quarantines: QuarantineDesk,
     sessions: Arc<dyn Sessions>,
     governance: Option<Governance>,
     clock: Clock,
@@ -110,8 +114,20 @@ impl Admin {
         let random = SystemRandom::new();
         let mut process = [0; 8];
         random.fill(&mut process)?;
-        let Parts { address, live, lifecycle, metrics, audit, recent, outbound, reload, sessions, governance, clock } =
-            parts;
+        let Parts {
+            address,
+            live,
+            lifecycle,
+            metrics,
+            audit,
+            recent,
+            outbound,
+            reload,
+            quarantines,
+            sessions,
+            governance,
+            clock,
+        } = parts;
         let has_tls = live.peek().config.admin.as_ref().is_some_and(|admin| admin.tls.is_some());
         Ok(Self {
             address,
@@ -122,6 +138,7 @@ impl Admin {
             audit,
             recent: recent.unwrap_or_else(|| Arc::new(Recent::new(1))),
             reload,
+            quarantines,
             sessions,
             governance,
             clock,

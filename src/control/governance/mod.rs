@@ -5,6 +5,7 @@
 //! the store is away nothing can be decided, and what was in force stays in force; what must be kept back is kept back at
 //! once, and written when the store is there again.
 
+mod quarantines;
 mod reader;
 mod service;
 mod views;

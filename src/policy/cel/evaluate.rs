@@ -256,6 +256,7 @@ impl<'a> Evaluation<'a> {
                 pairs([("issuer", &principal.issuer), ("subject", &principal.subject)])
             }
             Variable::ProtocolVersion => Value::text(facts.revision.as_str()),
+            Variable::Region => facts.region.map_or(Value::Null, Value::text),
             Variable::Scopes => Value::Scopes(caller.scopes()),
             Variable::Server => Value::text(server),
             Variable::ServerIdentity => {

@@ -130,6 +130,7 @@ variables! {
     Path = "request.path";
     Principal = "principal";
     ProtocolVersion = "request.protocol_version";
+    Region = "request.region";
     Scopes = "scopes" | "request.auth.jwt.scopes";
     Server = "tool.server" | "request.mcp.backend";
     ServerIdentity = "tool.server_identity";
@@ -165,6 +166,7 @@ impl Variable {
             | Self::Params
             | Self::Path
             | Self::ProtocolVersion
+            | Self::Region
             // It is renewed in the background.
             | Self::ServerIdentity => true,
         }
@@ -425,6 +427,13 @@ impl<'s> Lowering<'s> {
     ) -> Result<Node, Problem> {
         let function =
             stdlib::find(name, of.is_some(), args.len()).ok_or_else(|| unknown_function(at, name, args.len()))?;
+        // A zone that nobody knows would err with every request: found here, it is a problem of the file.
+        if let (Some(_), [zone]) = (of, args)
+            && let Expr::Literal(LiteralValue::String(text)) = &zone.expr
+            && !function.knows_zone(text.inner())
+        {
+            return Err(problem(zone, format!("there is no time zone `{}`", text.inner())));
+        }
         let args = of.into_iter().chain(args).map(|arg| self.node(arg)).collect::<Result<_, _>>()?;
         Ok(Node::Call(Box::new(function), args))
     }

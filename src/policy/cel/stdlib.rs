@@ -58,6 +58,12 @@ impl Function {
         self.converts_to == Some(value.type_name())
     }
 
+    /// Whether this member of timestamps has an answer in a time zone: an IANA name or an offset such as `+01:00`.
+    pub(super) fn knows_zone(&self, zone: &str) -> bool {
+        let epoch = Value::Timestamp(chrono::DateTime::UNIX_EPOCH.fixed_offset());
+        self.call(&[epoch, Value::text(zone)]).is_ok()
+    }
+
     /// Calls it. Lists and maps are no argument of any function here.
     pub(super) fn call(&self, args: &[Value<'_>]) -> Result<Value<'static>, Absurd> {
         let args = Arguments(args);

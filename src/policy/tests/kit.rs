@@ -33,6 +33,7 @@ pub(in crate::policy) fn facts() -> Facts<'static> {
         agent: None,
         server_identity: None,
         body_bytes: 300,
+        region: None,
         revision: Revision::V2025_11_25,
     }
 }

@@ -264,11 +264,6 @@ impl Gateway {
         send_raw(self.admin, &Request::get(path).bytes(self.admin)).map(|answer| answer.status)
     }
 
-    /// The process that was started.
-    pub fn process_id(&self) -> u32 {
-        self.child.id()
-    }
-
     /// Whether the process still runs.
     pub fn is_alive(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
@@ -292,6 +287,16 @@ impl Gateway {
         let after_name = stat.rsplit_once(')').unwrap().1;
         let ticks: u64 = after_name.split_whitespace().skip(11).take(2).map(|n| n.parse::<u64>().unwrap()).sum();
         Duration::from_millis(ticks * 10)
+    }
+
+    /// The same as the scheduler counts it, in nanoseconds.
+    pub fn cpu_nanoseconds(&self) -> u64 {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        let nanoseconds = |task: fs::DirEntry| {
+            let text = fs::read_to_string(task.path().join("schedstat")).ok()?;
+            text.split(' ').next()?.parse::<u64>().ok()
+        };
+        tasks.filter_map(|task| nanoseconds(task.ok()?)).sum()
     }
 
     /// Bytes of memory the process holds.

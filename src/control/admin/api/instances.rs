@@ -1,10 +1,17 @@
 //! How are the instances?
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
+
+use crate::registry::Server;
+use crate::routing::Instance;
+use crate::routing::breaker::Circuit;
+use crate::routing::router::SideState;
 
 use super::super::Admin;
 use super::super::problem::Answer;
@@ -28,6 +35,22 @@ pub(super) struct InstanceView {
     healthy: bool,
     /// Whether it is given new work.
     takes_new_work: bool,
+    version: Option<Arc<str>>,
+    region: Option<Arc<str>>,
+    labels: BTreeMap<Box<str>, Box<str>>,
+    /// Whether it is left alone, because it fails or is slow: a word of a fixed set; none when nobody looks.
+    circuit: Option<&'static str>,
+    /// The sides of splits that it is on.
+    splits: Vec<SplitView>,
+}
+
+#[derive(Serialize)]
+struct SplitView {
+    rule: Arc<str>,
+    to: Arc<str>,
+    weight: u32,
+    /// Too many requests have failed there: it gets no more, until the configuration is read again.
+    closed: bool,
 }
 
 pub(super) async fn list(
@@ -37,6 +60,7 @@ pub(super) async fn list(
     let world = admin.live.take();
     let wanted = |name: &str| asked.server.as_deref().is_none_or(|wanted| wanted == name);
     let mut all = Vec::new();
+    let now = Instant::now();
     for server in world.servers.iter().filter(|server| wanted(server.name())) {
         for instance in server.pool.instances() {
             let config = server.config.instances.iter().find(|config| config.id == instance.id);
@@ -47,10 +71,21 @@ pub(super) async fn list(
                 url: config.map_or_else(String::new, |config| format!("{scheme}://{}:{}", config.host, config.port)),
                 weight: config.map_or(1, |config| config.weight),
                 healthy: instance.is_healthy(),
-                takes_new_work: instance.takes_new_work(),
+                takes_new_work: instance.takes_new_work(now),
+                version: instance.traits.version.clone(),
+                region: instance.traits.region.clone(),
+                labels: instance.traits.labels.clone(),
+                circuit: instance.circuit(now).map(Circuit::label),
+                splits: splits_of(server, instance),
             });
         }
     }
     let key = |instance: &InstanceView| format!("{}/{}", instance.server, instance.id);
     Page::within(all, asked.after.as_deref(), asked.limit, key).map(Json)
+}
+
+fn splits_of(server: &Server, instance: &Arc<Instance>) -> Vec<SplitView> {
+    let sides = server.router.as_ref().map(|router| router.splits_of(instance)).unwrap_or_default();
+    let view = |side: SideState| SplitView { rule: side.rule, to: side.to, weight: side.weight, closed: side.closed };
+    sides.into_iter().map(view).collect()
 }

@@ -8,13 +8,14 @@ mod instances;
 mod me;
 mod overview;
 mod policy;
+mod quarantines;
 mod servers;
 mod sessions;
 mod when;
 
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{get, post, put};
+use axum::routing::{delete, get, post, put};
 use http::Method;
 use http::header::CONTENT_TYPE;
 use std::sync::Arc;
@@ -39,6 +40,15 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
     read("/api/v1/agents", Access::Read, || get(agents::list)),
     read("/api/v1/sessions", Access::Read, || get(sessions::list)),
     write("/api/v1/sessions/revoke", Access::Administer, Event::SessionsRevoke, || post(sessions::revoke)),
+    read("/api/v1/quarantines", Access::Administer, || get(quarantines::list)),
+    write("/api/v1/quarantines", Access::Administer, Event::QuarantineSet, || post(quarantines::stop)),
+    Endpoint {
+        method: Method::DELETE,
+        path: "/api/v1/quarantines/{id}",
+        access: Access::Administer,
+        event: Some(Event::QuarantineLift),
+        handler: || delete(quarantines::lift),
+    },
     read("/api/v1/audit", Access::Audit, || get(audit::list)),
     read("/api/v1/audit/stream", Access::Audit, || get(audit::stream)),
     read("/api/v1/config", Access::Administer, || get(config::show)),

@@ -141,6 +141,7 @@ pub(super) async fn explain(
         agent: agent.as_ref().filter(|_agent| route.agents.is_some()).map(ImaginedAgent::as_rules_see_it),
         server_identity: identity.as_deref(),
         body_bytes: 0,
+        region: None,
         revision: Revision::V2025_11_25,
     };
     let offered = offered_tools(&admin, server);

@@ -149,7 +149,7 @@ async fn arrive(admin: &Admin, head: &Parts, who: &mut Option<crate::audit::Prin
     let endpoints = admin.provider.endpoints(sign_in).await?;
     // RFC 9207 §2.4: an answer that names another issuer, or none where it always does, is not of the one that was asked.
     let names_ours = parameters.one("iss")?.map(|iss| *iss == *attempt.issuer);
-    if attempt.issuer != (&*sign_in.issuer.issuer).into() || !names_ours.unwrap_or(!endpoints.names_itself) {
+    if *attempt.issuer != *sign_in.issuer.issuer || !names_ours.unwrap_or(!endpoints.names_itself) {
         return Err(forged());
     }
     if let Some(error) = parameters.one("error")? {

@@ -11,6 +11,7 @@ import { config } from "./pages/config.js";
 import { item } from "./pages/item.js";
 import { overview } from "./pages/overview.js";
 import { policy } from "./pages/policy.js";
+import { quarantines } from "./pages/quarantines.js";
 import { register } from "./pages/register.js";
 import { server } from "./pages/server.js";
 import { servers } from "./pages/servers.js";
@@ -31,13 +32,14 @@ const PAGES = [
   { at: /^\/policy$/, show: policy, menu: ["Govern", "policy", "Policy explorer"] },
   { at: /^\/sessions$/, show: sessions, menu: ["Who", "sessions", "Sessions"] },
   { at: /^\/agents$/, show: agents, menu: ["Who", "agents", "Agents"] },
+  { at: /^\/quarantines$/, show: quarantines, menu: ["Who", "quarantines", "Kill switch"], needs: "stop" },
   { at: /^\/config$/, show: config, menu: ["Gateway", "config", "Configuration"], needs: "config" },
 ];
 
 /** Which roles allow what; the gateway asks again. */
 const RIGHTS = {
   approve: ["approver"], resume: ["approver"], suspend: ["admin", "approver"], retire: ["admin"], register: ["admin"],
-  revoke: ["admin"], config: ["admin"], audit: ["admin", "auditor"],
+  revoke: ["admin"], stop: ["admin"], config: ["admin"], audit: ["admin", "auditor"],
 };
 
 const [main, nav, self, side, menu] = ["main", "nav", "self", "side", "menu"].map((id) => document.getElementById(id));

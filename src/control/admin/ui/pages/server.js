@@ -95,11 +95,18 @@ function instanceTable(instances) {
     columns: [
       { name: "Instance", cell: (one) => h("code", {}, one.id) },
       { name: "Address", kind: "wide", cell: (one) => h("code", {}, one.url) },
-      { name: "Health", cell: (one) => (one.healthy ? badge("healthy", "ok") : badge("unhealthy", "bad")) },
+      { name: "Is", cell: (one) => [one.version, one.region, ...Object.entries(one.labels).map(([name, value]) => `${name}=${value}`)].filter(Boolean).join(", ") || h("span", { class: "dim" }, "–") },
+      { name: "Health", cell: (one) => [one.healthy ? badge("healthy", "ok") : badge("unhealthy", "bad"), CIRCUITS[one.circuit] && badge(...CIRCUITS[one.circuit])] },
       { name: "New work", cell: (one) => (one.takes_new_work ? "takes it" : h("span", { class: "dim" }, "none")) },
+      { name: "Splits", cell: (one) => (one.splits.length > 0 ? one.splits.map((side, nth) => [nth > 0 && ", ", `${side.rule} ${side.to}: ${side.weight} `, side.closed && badge("closed", "bad", "Too many of its requests failed: it gets no more until the configuration is read again.")]) : h("span", { class: "dim" }, "–")) },
     ],
   });
 }
+
+const CIRCUITS = {
+  open: ["left alone", "bad", "Too many of its requests failed, or it is much slower than the others."],
+  half_open: ["tried out", "warn", "A few requests find out whether it works again."],
+};
 
 /** What the server offers, filtered and in pages. */
 function itemList(context, name) {
