@@ -79,7 +79,8 @@ fn streamed(plan: &Arc<Plan>, chunks: &[Bytes]) -> (Vec<u8>, bool) {
 
 fn an_answer_stays_one(plan: &Arc<Plan>, text: &str) {
     let content = json!([{ "type": "text", "text": text }, { "type": "text", "text": "end" }]);
-    let answer = json!({ "jsonrpc": "2.0", "id": 1, "result": { "content": content, "structuredContent": { "a": text } } });
+    let answer =
+        json!({ "jsonrpc": "2.0", "id": 1, "result": { "content": content, "structuredContent": { "a": text } } });
     let answer = answer.to_string();
     let Ok(Some(changed)) = filter(plan).document(answer.as_bytes(), &|_, _| Vec::new()) else { return };
     let changed: Value = serde_json::from_slice(&changed).expect("JSON");
