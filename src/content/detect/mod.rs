@@ -1,6 +1,6 @@
 //! Does this text hold something that must not pass? Detectors of what has a shape, each with a check of its own.
 //!
-//! [`find`] runs one automaton over the text ([`automaton`]) and asks the detector only where something could begin. What
+//! [`find`] runs one automaton over the text (`automaton`) and asks the detector only where something could begin. What
 //! each detector takes for a match, and what it is known to take wrongly, stands beside it.
 
 mod automaton;
