@@ -80,14 +80,15 @@ impl Gateway {
                 if has_no_body(head) {
                     forwarded.end();
                 }
-                if let Some(outside) = forwarded.answer.outside() {
-                    outside.head = Some(Box::new(clean.clone()));
-                }
                 let Admitted { trial, route, .. } = &mut forwarded.admitted;
                 trial.answered(&self.shell, route);
                 *head = clean;
                 let spent = forwarded.admitted.spent.iter();
-                spent.flat_map(Spent::headers).try_for_each(|(name, value)| head.insert_header(name, value))
+                spent.flat_map(Spent::headers).try_for_each(|(name, value)| head.insert_header(name, value))?;
+                if let Some(outside) = forwarded.answer.outside() {
+                    outside.head = Some(Box::new(head.clone()));
+                }
+                Ok(())
             }
             Err(rejection) => {
                 let is_tried_again = forwarded.attempt.renew_credential || forwarded.attempt.reinitialize;

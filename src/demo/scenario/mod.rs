@@ -4,6 +4,7 @@
 //! not there is not offered.
 
 mod budgets;
+mod filtering;
 mod routing;
 
 use std::pin::Pin;
@@ -15,6 +16,8 @@ use super::selfcheck::{Seen, SelfCheck};
 pub enum Scenario {
     /// Budgets: rates, quotas, loops, calls at once, and the kill switch.
     Budgets,
+    /// Filters of answers: what is replaced, taken out, refused and marked.
+    Filtering,
     /// Routing: by audience, size and region, a canary, and a rule that lets nothing out.
     Routing,
 }
@@ -40,6 +43,7 @@ impl Scenario {
     pub(super) fn introduction(self) -> &'static str {
         match self {
             Self::Budgets => budgets::INTRODUCTION,
+            Self::Filtering => filtering::INTRODUCTION,
             Self::Routing => routing::INTRODUCTION,
         }
     }
@@ -47,6 +51,7 @@ impl Scenario {
     pub(super) fn additions(self) -> Additions {
         match self {
             Self::Budgets => budgets::additions(),
+            Self::Filtering => filtering::additions(),
             Self::Routing => routing::additions(),
         }
     }
@@ -54,6 +59,7 @@ impl Scenario {
     pub(super) fn steps(self, check: &SelfCheck) -> Vec<Step<'_>> {
         match self {
             Self::Budgets => budgets::steps(check),
+            Self::Filtering => filtering::steps(check),
             Self::Routing => routing::steps(check),
         }
     }
