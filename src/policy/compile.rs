@@ -13,7 +13,7 @@ use crate::identity::Scopes;
 use crate::mcp::Method;
 
 /// Address space, of which only what is touched becomes memory.
-pub(super) const PARSER_STACK_BYTES: usize = 64 << 20;
+const PARSER_STACK_BYTES: usize = 64 << 20;
 
 /// Compiles expressions; `None` when that could not run, or has failed.
 ///

@@ -1,10 +1,9 @@
 //! Who is let see what others are not? A condition about the caller, outside the rules of a route.
 
 use std::fmt;
-use std::thread;
 
 use super::cel::{Condition, Inputs};
-use super::compile::PARSER_STACK_BYTES;
+use super::compile::roomily;
 use super::decision::Facts;
 use crate::identity::Caller;
 
@@ -18,13 +17,7 @@ impl Exemption {
     /// # Errors
     /// What is wrong with it, as a sentence: it does not compile, or reads more than it may.
     pub fn compile(source: &str) -> Result<Self, String> {
-        // On a larger stack, as the rules of a route are.
-        let compiled = thread::scope(|scope| {
-            let roomy = thread::Builder::new().name("policy-compiler".into()).stack_size(PARSER_STACK_BYTES);
-            let compiler = roomy.spawn_scoped(scope, || Condition::compile(source));
-            compiler.ok().and_then(|compiler| compiler.join().ok())
-        });
-        match compiled {
+        match roomily(|| Condition::compile(source)) {
             Some(Ok(condition)) if condition.reads_request => {
                 Err("it may read scopes, claims, principal, agent and tool, nothing else".to_owned())
             }

@@ -4,20 +4,13 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::Value;
 
 use super::super::Admin;
 use super::super::problem::Answer;
-use super::input::{Page, Query};
+use super::input::{Page, Paging, Query};
 use super::when;
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Paging {
-    limit: Option<usize>,
-    after: Option<String>,
-}
 
 #[derive(Serialize)]
 pub(super) struct AgentSeen {

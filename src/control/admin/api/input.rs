@@ -7,8 +7,8 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, ETAG, IF_MATCH};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use super::super::Admin;
 use super::super::problem::{Answer, Problem};
@@ -58,6 +58,16 @@ impl<T: DeserializeOwned + Send> FromRequestParts<Arc<Admin>> for Query<T> {
         let query = axum::extract::Query::<T>::from_request_parts(parts, admin).await;
         query.map(|query| Query(query.0)).map_err(|refused| Problem::invalid(refused.body_text()))
     }
+}
+
+/// Which page of a list is asked for.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Paging {
+    /// At most so many items.
+    pub(super) limit: Option<usize>,
+    /// What the page before gave as `next`.
+    pub(super) after: Option<String>,
 }
 
 /// One page of a list.

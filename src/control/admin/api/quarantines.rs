@@ -13,15 +13,8 @@ use crate::policy::quarantine::{Quarantine, Stopped};
 use super::super::Admin;
 use super::super::access::{Deed, Operator};
 use super::super::problem::{Answer, Problem};
-use super::input::{Body, Page, Query};
+use super::input::{Body, Page, Paging, Query};
 use super::when;
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Paging {
-    limit: Option<usize>,
-    after: Option<String>,
-}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -27,14 +27,7 @@ use super::super::Admin;
 use super::super::access::{Deed, Operator, Role};
 use super::super::problem::{Answer, Problem};
 use super::config::problems_of;
-use super::input::{Body, Query, Text, looked_at, tag};
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Paging {
-    limit: Option<usize>,
-    after: Option<String>,
-}
+use super::input::{Body, Paging, Query, Text, looked_at, tag};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -13,16 +13,9 @@ use crate::identity::Principal;
 use super::super::Admin;
 use super::super::access::Deed;
 use super::super::problem::{Answer, Problem};
-use super::input::{Body, Page, Query};
+use super::input::{Body, Page, Paging, Query};
 use super::overview::Families;
 use super::when;
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Paging {
-    limit: Option<usize>,
-    after: Option<String>,
-}
 
 #[derive(Serialize)]
 pub(super) struct Sessions {

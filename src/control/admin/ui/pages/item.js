@@ -90,4 +90,3 @@ function named(id) {
     return id;
   }
 }
-
