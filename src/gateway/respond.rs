@@ -209,7 +209,7 @@ fn judge_head(
         _ => None,
     };
     let is_sensitive = content.as_ref().is_some_and(|content| content.is_sensitive);
-    let promised = if content.is_some() { None } else { promised_length(head, admitted) };
+    let promised = if content.is_some() { None } else { promised_length(head, admitted, record) };
     *answer = match kind {
         Kind::Document => Answer::Document(Document::new(head.status, promised, content)),
         Kind::Empty => Answer::Empty,
@@ -281,14 +281,16 @@ fn has_no_body(head: &ResponseHeader) -> bool {
 }
 
 /// The length of an answer that is passed on as it is, so that its head can tell it: Pingora then sends head and body at
-/// once, where it would send a body of unknown length in three pieces.
-fn promised_length(head: &ResponseHeader, admitted: &Admitted) -> Option<usize> {
+/// once, where it would send a body of unknown length in three pieces. One that has no room for an error in its place is not
+/// promised.
+fn promised_length(head: &ResponseHeader, admitted: &Admitted, record: &Record) -> Option<usize> {
     // A refusal that cannot be passed on is put into our own words, whose length is another.
     if !head.status.is_success() || admitted.ask.may_bring_lists() || head.headers.contains_key(TRANSFER_ENCODING) {
         return None;
     }
     let length: usize = head.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()?;
-    (length <= admitted.world.config.limits.list_bytes).then_some(length)
+    let id = record.id.as_ref().map_or(0, |id| id.as_json().len());
+    (SHORT_ERROR_MAX + id..=admitted.world.config.limits.list_bytes).contains(&length).then_some(length)
 }
 
 /// What kind of answer a head announces.
@@ -372,8 +374,8 @@ impl Document {
     }
 
     /// An error in place of the answer. Where its head has promised a length, the error is filled up with spaces, which
-    /// mean nothing after JSON (RFC 8259 §2); where that length does not hold it, it is said in fewer words. What does not
-    /// hold those either is left to break off.
+    /// mean nothing after JSON (RFC 8259 §2); where that length does not hold it, it is said in fewer words. Should it
+    /// not hold those either, it is left to break off.
     fn in_its_place(&self, rejection: &Rejection, record: &Record) -> Option<Bytes> {
         let whole = rejection.body(record.id.as_ref(), &record.request_id);
         let Some(length) = self.promised else { return Some(whole) };
@@ -606,6 +608,9 @@ fn stream_body(headers: &mut HeaderMap, is_h1: bool) {
 
 /// What an answer needs, with room for what Pingora and CORS add.
 const HEADERS_USUAL: usize = 12;
+
+/// Bytes that hold any error in its fewest words, but for the id: about twenty of them are the reason.
+const SHORT_ERROR_MAX: usize = 80;
 
 const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
