@@ -174,6 +174,8 @@ pub fn rows() -> Vec<Row> {
                 case("10,000 rules", Proxy::Portcullis(Variant::Rules(10_000)), Call::Small),
             ],
         ),
+        row("features that do not match", 32, 5, features(Call::Small)),
+        row("and a 64 KiB result", 32, 3, features(Call::BigResult)),
     ]
 }
 
@@ -183,6 +185,15 @@ fn bare(call: Call) -> Case {
 
 fn full(call: Call) -> Case {
     case("portcullis", Proxy::Portcullis(Variant::Full), call)
+}
+
+/// Held against a gateway that has none of them.
+fn features(call: Call) -> Vec<Case> {
+    vec![
+        case("none", Proxy::Portcullis(Variant::Full), call),
+        case("none matches", Proxy::Portcullis(Variant::Features), call),
+        case("answer scanned", Proxy::Portcullis(Variant::Scanning), call),
+    ]
 }
 
 fn case(label: &'static str, proxy: Proxy, call: Call) -> Case {

@@ -17,9 +17,13 @@ use crate::tokens::{AUDIENCE, ISSUER, Signature, Signer};
 pub enum Variant {
     /// Remembers one token and one exchanged credential.
     Amnesic,
+    /// Rules for routing, answers, budgets and taint that are about other requests.
+    Features,
     /// Remembers one token.
     Forgetful,
     Full,
+    /// Every detector looks through the answer, and finds nothing.
+    Scanning,
     /// This many rules for other tools before those that decide.
     Rules(usize),
     /// TLS to clients and to servers.
@@ -160,21 +164,31 @@ impl Stage {
         let token_endpoint = self.token_endpoint;
         let [a, b] = match variant {
             Variant::Tls => self.tls_backends.map(|address| format!("https://{address}")),
-            Variant::Amnesic | Variant::Forgetful | Variant::Full | Variant::Rules(_) => {
-                self.backends.map(|address| format!("http://{address}"))
-            }
+            Variant::Amnesic
+            | Variant::Features
+            | Variant::Forgetful
+            | Variant::Full
+            | Variant::Scanning
+            | Variant::Rules(_) => self.backends.map(|address| format!("http://{address}")),
         };
         let (listen_tls, server_tls) = match variant {
             Variant::Tls => (
                 format!(", tls: {{ certificate: {dir}/certificate.pem, private_key: {dir}/certificate.key }}"),
                 format!("tls: {{ ca: {dir}/authority.pem, server_name: {SERVER_NAME} }}"),
             ),
-            Variant::Amnesic | Variant::Forgetful | Variant::Full | Variant::Rules(_) => Default::default(),
+            Variant::Amnesic
+            | Variant::Features
+            | Variant::Forgetful
+            | Variant::Full
+            | Variant::Scanning
+            | Variant::Rules(_) => Default::default(),
         };
         let (token_cache, credential_cache) = match variant {
             Variant::Amnesic => (1, 1),
             Variant::Forgetful => (1, 65_536),
-            Variant::Full | Variant::Rules(_) | Variant::Tls => (65_536, 65_536),
+            Variant::Features | Variant::Full | Variant::Scanning | Variant::Rules(_) | Variant::Tls => {
+                (65_536, 65_536)
+            }
         };
         let mut more_rules = String::new();
         if let Variant::Rules(count) = variant {
@@ -186,6 +200,13 @@ impl Stage {
                     .unwrap();
             }
         }
+        let (of_server, of_all) = match variant {
+            Variant::Features => (FEATURES_OF_SERVER, FEATURES.replace("DIR", &format!("{dir}/{port}"))),
+            Variant::Scanning => (DETECTORS, String::new()),
+            Variant::Amnesic | Variant::Forgetful | Variant::Full | Variant::Rules(_) | Variant::Tls => {
+                Default::default()
+            }
+        };
         format!(
             r#"
 server: {{ threads: 1, grace_period_seconds: 0, drain_seconds: 0, graceful_shutdown_timeout_seconds: 1 }}
@@ -201,6 +222,7 @@ servers:
   - name: tools
     instances: [{{ id: a, url: "{a}" }}, {{ id: b, url: "{b}" }}]
     {server_tls}
+{of_server}
     credential:
       token_exchange:
         token_endpoint: http://{token_endpoint}/token
@@ -228,6 +250,7 @@ routes:
               - {{ server: tools, tool: echo, when: 'args.text.matches("^Hello, .*!$")' }}
               - {{ server: tools, tool: big, when: 'args.text.matches("^Hello, .*!$")' }}
               - {{ server: tools, tool: events, when: 'args.text.matches("^Hello, .*!$")' }}
+{of_all}
 "#
         )
     }
@@ -271,6 +294,47 @@ pub fn write_private(path: &Path, text: &str) {
     let mut file = fs::File::options().write(true).create_new(true).mode(0o600).open(path).unwrap();
     file.write_all(text.as_bytes()).unwrap();
 }
+
+/// What a server can have, about tools and callers that the load does not bring.
+const FEATURES_OF_SERVER: &str = r#"
+    routing:
+      - { name: directors, when: '"directors" in claims.groups', to: { instances: [a] } }
+      - { name: large, when: 'request.bytes > 262144', to: { instances: [b] } }
+      - { name: eu, when: 'request.region == "eu"', to: { instances: [a] }, strict: true }
+      - name: canary
+        tools: [search*]
+        split: [ { to: { instances: [a] }, weight: 90 }, { to: { instances: [b] }, weight: 10 } ]
+        sticky: principal
+        abort_when: { error_rate_above: 0.05, over: 60s, at_least: 50 }
+    circuit: { consecutive_failures: 5, error_rate: { above: 0.5 }, slow: { times: 5 } }
+    shadow: { to: { instances: [b] }, tools: [search*] }
+    content:
+      - { name: personal-data, tools: [search*], unless: '"pii:read" in scopes', redact: { detect: [email, phone, card, iban, us_ssn] } }
+      - { name: salaries, tools: [payroll*], drop: ["/employees/*/salary"] }
+      - { name: bounds, tools: [search*], limit: { result_bytes: 1MiB, items: 100 } }
+      - { name: poison, tools: [fetch*], guard: { action: flag } }
+      - { name: payroll, tools: [payroll*], sensitive: true }
+"#;
+
+const FEATURES: &str = r#"
+store: { sqlite: DIR.db }
+registry: {}
+trusted_proxies: [10.0.0.0/8]
+region: { claim: region, header: X-Region, networks: [{ network: 10.1.0.0/16, region: eu }] }
+budgets:
+  - { name: tools, by: principal, tools: ["purge*", other], calls: 1 per day, repeat: 1 per day }
+  - { name: directors, by: agent, when: '"directors" in claims.groups', rate: { burst: 1, refill: 1 per hour } }
+  - { name: bots, when: 'principal.subject == "bot"', concurrency: 1, bytes: 1KiB per hour }
+taint: { untrusted_sources: [{ tool: "fetch*" }], sinks: [{ tool: purge }] }
+"#;
+
+/// Every detector.
+const DETECTORS: &str = r#"
+    content:
+      - name: secrets
+        redact: { detect: [aws_key, card, email, github_token, google_key, iban, ip, jwt, phone, private_key, slack_token, us_ssn] }
+      - { name: poison, guard: { action: flag } }
+"#;
 
 /// More than a cache of one entry remembers; few enough to be signed in two seconds.
 const MANY_TOKENS: usize = 2_000;
