@@ -124,6 +124,10 @@ pub enum EventKind {
     RegistryRetired,
     /// A server or an item was taken out of use.
     RegistrySuspended,
+    /// An instance that was left alone takes work again.
+    RoutingCircuitClosed,
+    /// An instance is left alone for a while: it fails, or is slow.
+    RoutingCircuitOpened,
     /// A call was made once more elsewhere, and the answers were compared.
     RoutingShadowed,
     /// Too many requests on one side of a split failed, and it gets no more.
@@ -161,6 +165,8 @@ pub enum AdminEvent {
     SignIn,
     /// Signed out.
     SignOut,
+    /// Had a side of a split tried again.
+    SplitReopen,
 }
 
 /// What was done, or was to be.
@@ -461,6 +467,8 @@ impl EventKind {
             Self::RegistryResumed => "registry.resumed",
             Self::RegistryRetired => "registry.retired",
             Self::RegistrySuspended => "registry.suspended",
+            Self::RoutingCircuitClosed => "routing.circuit_closed",
+            Self::RoutingCircuitOpened => "routing.circuit_opened",
             Self::RoutingShadowed => "routing.shadowed",
             Self::RoutingSplitAborted => "routing.split_aborted",
             Self::SessionHandedOver => "session.handed_over",
@@ -494,6 +502,7 @@ impl AdminEvent {
             Self::SessionsRevoke => "admin.sessions_revoke",
             Self::SignIn => "admin.sign_in",
             Self::SignOut => "admin.sign_out",
+            Self::SplitReopen => "admin.split_reopen",
         }
     }
 }
