@@ -133,6 +133,7 @@ pub fn run(path: &Path, config: Config, upgrade: bool) -> anyhow::Result<()> {
             recent,
             outbound: outbound.clone(),
             reload: desk,
+            builder: Arc::clone(&builder),
             quarantines: quarantines.clone(),
             sessions: sessions_of(governance.as_ref()),
             governance: governance.clone(),

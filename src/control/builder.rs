@@ -5,11 +5,12 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 use crate::config::{self, Complaint, Config, Declared, Position, Problem, Registered, ThisMachine};
 use crate::net::egress;
 use crate::registry::record::Spec;
+use crate::routing::router::SideState;
 use crate::snapshot::Live;
 
 use super::warmup::{Means, warm_up};
@@ -70,6 +71,20 @@ impl Builder {
         let (_generation, left_out) = self.build(&file, &specs).await?;
         *self.parts() = Parts { file, specs, left_out };
         Ok(())
+    }
+
+    /// Has one side of a split tried again at this gateway. Gives the side as it was found; `None`: no split has it.
+    pub async fn reopen_split(&self, server: &str, rule: &str, to: &str) -> Option<SideState> {
+        // A snapshot that is being built has taken over already which sides are closed.
+        let _turn = self.turn.lock().await;
+        let world = self.live.take();
+        let server = world.servers.iter().find(|known| **known.name() == *server)?;
+        let found = server.router.as_ref()?.reopen_side(rule, to)?;
+        if found.closed {
+            self.means.metrics.routing.split_closed(server.name(), &found.rule, &found.to, false);
+            info!(server = %server.name(), %rule, %to, "A side of a split is tried again.");
+        }
+        Some(found)
     }
 
     /// Checks a server that is to be registered, as if `except` were not there.

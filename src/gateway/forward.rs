@@ -28,7 +28,7 @@ use super::credentials::Obtained;
 use super::pipeline::{Admitted, Ask, SESSION_ID};
 use super::record::{Record, X_REQUEST_ID};
 use super::rejection::Rejection;
-use super::stops::Owner;
+use super::stops::{Owner, Stops};
 use super::watchdog::{Limits, RanOut, Turn};
 
 /// How long one request waits for its server: the three limits of `servers[].timeouts`, each at its time.
@@ -91,9 +91,13 @@ impl Patience {
         self.turn = None;
     }
 
-    /// How somebody has ended the request from outside: the sessions of whoever asked, or what was stopped.
+    /// How somebody has ended the request from outside: the sessions of whoever asked, what was stopped, or what was taken
+    /// out of use.
     pub(super) fn ended(&self) -> Option<Rejection> {
-        self.owner.ended(self.live.revocations(), &self.live.quarantines(), Clock.now())
+        let (quarantines, world) = (self.live.quarantines(), self.live.peek());
+        let revocations = self.live.revocations();
+        let stops = Stops { revocations, quarantines: &quarantines, catalog: &world.catalog, now: Clock.now() };
+        self.owner.ended(&stops)
     }
 
     /// Whether the request's time has run out.

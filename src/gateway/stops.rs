@@ -1,12 +1,15 @@
-//! Has somebody stopped this? Principals, agents and tools that are out of use at once, wherever the registry stands.
+//! Has somebody stopped this? Principals, agents and tools that are out of use at once, wherever the registry stands; and
+//! what is under way when a server or a tool is taken out of use in the registry.
 
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::config::{Governed, Pins};
 use crate::identity::{AgentIdentity, Caller, Principal};
-use crate::mcp::{Message, Target};
+use crate::mcp::{ItemKind, Message, Target};
 use crate::policy::quarantine::Quarantines;
-use crate::registry::Route;
+use crate::registry::catalog::Verdict;
+use crate::registry::{Catalog, Route};
 use crate::session::Revocations;
 use crate::time::UnixSeconds;
 
@@ -68,8 +71,34 @@ pub(super) struct Owner {
     pub(super) tool: Option<Arc<str>>,
     /// More tools, of a batch.
     pub(super) more_tools: Vec<Arc<str>>,
+    /// How much of it the registry decides about.
+    pub(super) governed: Extent,
     /// When.
     pub(super) since: Instant,
+}
+
+/// How much of a request the registry decides about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// Nothing: it does not govern the server.
+    Nothing,
+    /// Whether the server may be used.
+    Server,
+    /// Whether the server may be used, and its tools.
+    ServerAndTools,
+}
+
+/// What is stopped at some moment: everything that may end a request which was admitted.
+#[derive(Clone, Copy)]
+pub(super) struct Stops<'a> {
+    /// Whose sessions were ended.
+    pub(super) revocations: &'a Revocations,
+    /// Who and what was stopped by the kill switch.
+    pub(super) quarantines: &'a Quarantines,
+    /// What the registry says of servers and tools.
+    pub(super) catalog: &'a Catalog,
+    /// The moment.
+    pub(super) now: UnixSeconds,
 }
 
 impl Owner {
@@ -82,17 +111,17 @@ impl Owner {
             server: Arc::clone(admitted.route.server.name()),
             tool: tools.next(),
             more_tools: tools.collect(),
+            governed: Extent::of(admitted.route.server.config.governed.as_ref()),
             since: Instant::now(),
         }
     }
 
-    /// Why it has to end at `now`, if it has to.
-    pub(super) fn ended(
-        &self,
-        revocations: &Revocations,
-        quarantines: &Quarantines,
-        now: UnixSeconds,
-    ) -> Option<Rejection> {
+    /// Why it has to end, if it has to.
+    pub(super) fn ended(&self, stops: &Stops<'_>) -> Option<Rejection> {
+        let Stops { revocations, quarantines, catalog, now } = *stops;
+        if let Some(rejection) = self.taken_out_of_use(catalog) {
+            return Some(rejection);
+        }
         if !revocations.is_empty() && revocations.ended_open(&self.principal, self.since) {
             return Some(Rejection::UnknownSession);
         }
@@ -102,7 +131,37 @@ impl Owner {
         if let Some(quarantine) = quarantines.of_caller(&self.principal, self.agent.as_deref(), now) {
             return Some(Rejection::QuarantinedCaller(quarantine.stopped.label()));
         }
-        let mut tools = self.tool.iter().chain(&self.more_tools);
-        tools.any(|tool| quarantines.of_tool(&self.server, tool, now).is_some()).then_some(Rejection::ToolStopped)
+        let is_stopped = |tool: &Arc<str>| quarantines.of_tool(&self.server, tool, now).is_some();
+        self.tools().any(is_stopped).then_some(Rejection::ToolStopped)
+    }
+
+    /// Somebody has suspended or retired its server, or its tool. A tool that has merely changed is called as it was
+    /// approved, and what was approved goes on.
+    fn taken_out_of_use(&self, catalog: &Catalog) -> Option<Rejection> {
+        if self.governed == Extent::Nothing {
+            return None;
+        }
+        let Some(standing) = catalog.server(&self.server).filter(|standing| standing.is_open()) else {
+            return Some(Rejection::ServerSuspended);
+        };
+        let is_suspended = |tool: &Arc<str>| standing.call(ItemKind::Tool, tool) == Verdict::Suspended;
+        let are_tools_governed = self.governed == Extent::ServerAndTools;
+        (are_tools_governed && self.tools().any(is_suspended)).then_some(Rejection::ToolQuarantined(None))
+    }
+
+    fn tools(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.tool.iter().chain(&self.more_tools)
+    }
+}
+
+impl Extent {
+    fn of(governed: Option<&Governed>) -> Self {
+        match governed {
+            None => Self::Nothing,
+            Some(governed) if governed.pins != Pins::Off && governed.kinds.contains(&ItemKind::Tool) => {
+                Self::ServerAndTools
+            }
+            Some(_) => Self::Server,
+        }
     }
 }

@@ -87,17 +87,30 @@ impl Trial {
     fn judge(&mut self, shell: &Shell, route: &Route, verdict: Verdict, now: Instant) {
         let Some(turn) = &mut self.turn else { return };
         let (server, instance) = (route.server.name(), turn.instance().id.clone());
-        match turn.end(verdict, now) {
-            Some(Turned::Closed) => {
+        let Some(turned) = turn.end(verdict, now) else { return };
+        let (event, cause) = match turned {
+            Turned::Closed => {
                 shell.metrics.routing.circuit_closed(server, &instance);
                 info!(%server, %instance, "The instance works again and takes work.");
+                (EventKind::RoutingCircuitClosed, None)
             }
-            Some(Turned::Opened(cause)) => {
+            Turned::Opened(cause) => {
                 shell.metrics.routing.circuit_opened(server, &instance, cause.label());
                 warn!(%server, %instance, cause = cause.label(), "The instance is left alone for a while.");
+                (EventKind::RoutingCircuitOpened, Some(cause.label()))
             }
-            None => {}
-        }
+        };
+        // It is about the instance, so neither the route nor the request says anything that happened to end then.
+        let event = Event {
+            event,
+            server: Some(server.clone()),
+            instance: Some(instance),
+            outcome: Outcome::Ok,
+            reason: cause,
+            config_generation: shell.live.peek().generation,
+            ..Event::default()
+        };
+        tell(shell, event);
     }
 }
 
@@ -124,6 +137,11 @@ fn split_aborted(shell: &Shell, route: &Route, side: &SideState, generation: u64
         config_generation: generation,
         ..Event::default()
     };
+    tell(shell, event);
+}
+
+/// Records what no request waits for.
+fn tell(shell: &Shell, event: Event) {
     let audit = shell.audit.clone();
     tokio::spawn(async move {
         if let Ok(place) = audit.reserve(OnFull::Wait).await {

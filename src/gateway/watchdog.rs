@@ -29,7 +29,7 @@ use crate::lifecycle::Lifecycle;
 use crate::snapshot::Live;
 use crate::time::Clock;
 
-use super::stops::Owner;
+use super::stops::{Owner, Stops};
 
 /// Connects to servers, and watches over the connections.
 pub(super) struct Watchdog {
@@ -87,7 +87,7 @@ struct State {
 
 impl Watchdog {
     /// When `lifecycle` says so, every request has waited long enough; when `live` says that somebody's sessions were
-    /// ended, or that somebody or something was stopped, theirs have.
+    /// ended, that somebody or something was stopped, or that a server or tool was taken out of use, theirs have.
     pub(super) fn new(lifecycle: Arc<Lifecycle>, live: Arc<Live>) -> Self {
         Self { watches: Arc::default(), lifecycle, live, started: Once::new() }
     }
@@ -233,8 +233,10 @@ async fn patrol(watches: Weak<Mutex<Vec<Arc<Watch>>>>, lifecycle: Arc<Lifecycle>
         let Some(watches) = watches.upgrade() else { return };
         // At the end of the process everybody's time is over.
         let now = Instant::now() + if lifecycle.is_ending() { FAR_AWAY } else { Duration::ZERO };
-        let (revocations, quarantines, unix_now) = (live.revocations(), live.quarantines(), Clock.now());
-        let is_ended = |owner: &Owner| owner.ended(revocations, &quarantines, unix_now).is_some();
+        let (quarantines, world) = (live.quarantines(), live.peek());
+        let revocations = live.revocations();
+        let stops = Stops { revocations, quarantines: &quarantines, catalog: &world.catalog, now: Clock.now() };
+        let is_ended = |owner: &Owner| owner.ended(&stops).is_some();
         locked(&watches).retain(|watch| watch.look(now, &is_ended));
     }
 }
@@ -256,9 +258,14 @@ mod tests {
     use std::io::{Read as _, Write as _};
     use std::net::TcpListener;
 
+    use super::super::stops::Extent;
     use super::*;
     use crate::identity::Principal;
     use crate::policy::quarantine::{Quarantine, Quarantines, Stopped};
+    use crate::registry::Catalog;
+    use crate::registry::lifecycle::State;
+    use crate::registry::record::Cause;
+    use crate::registry::testkit::{pinned, server, waiting};
     use crate::session::Revocations;
     use crate::time::UnixSeconds;
 
@@ -309,6 +316,7 @@ mod tests {
             server: "mail".into(),
             tool: tool.map(Into::into),
             more_tools: Vec::new(),
+            governed: Extent::Nothing,
             since: Instant::now(),
         })
     }
@@ -333,9 +341,39 @@ mod tests {
         ] {
             let mut pair = Pair::open();
             let turn = pair.line.watch.begin(Some(owner(subject, tool)), limits(60 * SECOND, None), Instant::now());
-            let is_ended = |owner: &Owner| owner.ended(&revocations, &quarantines, UnixSeconds(at)).is_some();
-            pair.line.watch.look(Instant::now(), &is_ended);
+            let (catalog, now) = (Catalog::default(), UnixSeconds(at));
+            let stops = Stops { revocations: &revocations, quarantines: &quarantines, catalog: &catalog, now };
+            pair.line.watch.look(Instant::now(), &|owner| owner.ended(&stops).is_some());
             assert_eq!(pair.is_open(), is_open, "{subject} {tool:?} at {at}");
+            drop(turn);
+        }
+    }
+
+    /// Calls that were let in go on while a change waits for approval, and no longer than somebody lets them.
+    #[test]
+    fn a_turn_of_a_server_or_tool_that_is_taken_out_of_use_loses_its_connection() {
+        let mut items = ["read", "send", "drop"].map(|name| pinned("mail", name, 1));
+        items[1].waiting = waiting("mail", "send", 2, Cause::Changed).waiting;
+        items[2].state = State::Suspended;
+        let catalog_of = |state| Catalog::new([&server("mail", state)], &items);
+        let (revocations, quarantines) = (Revocations::new(0), Quarantines::default());
+        for (state, governed, tool, is_open) in [
+            (State::Approved, Extent::ServerAndTools, "read", true),
+            (State::Approved, Extent::ServerAndTools, "send", true),
+            (State::Approved, Extent::ServerAndTools, "drop", false),
+            (State::Approved, Extent::Server, "drop", true),
+            (State::Suspended, Extent::Server, "read", false),
+            (State::Suspended, Extent::ServerAndTools, "read", false),
+            (State::Retired, Extent::Server, "read", false),
+            (State::Suspended, Extent::Nothing, "read", true),
+        ] {
+            let mut pair = Pair::open();
+            let owner = Arc::new(Owner { governed, ..Owner::clone(&owner("alice", Some(tool))) });
+            let turn = pair.line.watch.begin(Some(owner), limits(60 * SECOND, None), Instant::now());
+            let (catalog, now) = (catalog_of(state), UnixSeconds(1));
+            let stops = Stops { revocations: &revocations, quarantines: &quarantines, catalog: &catalog, now };
+            pair.line.watch.look(Instant::now(), &|owner| owner.ended(&stops).is_some());
+            assert_eq!(pair.is_open(), is_open, "{state:?} {governed:?} {tool}");
             drop(turn);
         }
     }
@@ -365,8 +403,9 @@ mod tests {
         let revocations = Revocations::new(1);
         revocations.revoke(&principal("alice"), UnixSeconds(1), Instant::now()).unwrap();
         let later = turn(&Pair::open(), "alice");
-        let nothing = Quarantines::default();
-        let is_ended = |owner: &Owner| owner.ended(&revocations, &nothing, UnixSeconds(1)).is_some();
+        let (nothing, catalog, now) = (Quarantines::default(), Catalog::default(), UnixSeconds(1));
+        let stops = Stops { revocations: &revocations, quarantines: &nothing, catalog: &catalog, now };
+        let is_ended = |owner: &Owner| owner.ended(&stops).is_some();
         for pair in [&alices, &bobs] {
             pair.line.watch.look(Instant::now(), &is_ended);
         }

@@ -9,10 +9,10 @@ use crate::time::UnixSeconds;
 
 use super::approval::{Actor, Approval, ApprovalRule, NotAnApprover};
 use super::catalog::{Catalog, ServerStanding};
-use super::definition::{Definition, DefinitionError, Digest, ItemKey};
+use super::definition::{Definition, DefinitionError, Digest, ItemKey, NAME_BYTES_MAX};
 use super::lifecycle::{Action, NotNow, State};
 use super::lookalike::Forms;
-use super::record::{Act, Alike, Cause, ItemRecord, Origin, Pin, ServerRecord, Spec, Waiting};
+use super::record::{Act, Alike, Cause, ItemRecord, NotKept, Origin, Pin, ServerRecord, Spec, Waiting};
 use super::scan;
 
 /// Every record.
@@ -47,6 +47,9 @@ pub enum Refused {
     /// No such server or item.
     #[error("there is no such thing")]
     NotFound,
+    /// The definition is over a bound.
+    #[error("this definition is not kept, so that nobody can have looked at it")]
+    NotKept,
     /// The state does not allow it.
     #[error(transparent)]
     NotNow(#[from] NotNow),
@@ -86,6 +89,18 @@ pub struct Unreadable {
     pub error: DefinitionError,
     /// Of its bytes, to recognize it.
     pub digest: Digest,
+}
+
+impl Unreadable {
+    fn not_kept(self) -> NotKept {
+        match self.error {
+            DefinitionError::TooLarge => NotKept::TooLarge,
+            DefinitionError::Json(_)
+            | DefinitionError::NameTooLong
+            | DefinitionError::NoName
+            | DefinitionError::NotAnObject => NotKept::Unreadable,
+        }
+    }
 }
 
 /// What a list that has passed held of things that were never seen before.
@@ -387,6 +402,9 @@ impl Ledger {
         if waiting.digest != digest && !is_pinned {
             return Err(Refused::NotWaiting);
         }
+        if !is_pinned && waiting.not_kept.is_some() {
+            return Err(Refused::NotKept);
+        }
         rule.check(by.actor, digest, &waiting.approvals, registrant)?;
         let mut approvals = waiting.approvals.clone();
         approvals.push(approval(digest, by));
@@ -463,7 +481,10 @@ impl Ledger {
                 }
                 continue;
             }
-            let Ok(definition) = &seen.definition else { continue };
+            // What has no name that fits can be told of under none, and stays unknown.
+            if seen.definition.is_err() && !(1..=NAME_BYTES_MAX).contains(&seen.key.name.len()) {
+                continue;
+            }
             if !looked_at.insert(&seen.key) {
                 continue;
             }
@@ -483,7 +504,7 @@ impl Ledger {
                 }
             }
             let cause = if alike.is_some() { Cause::LookAlike } else { Cause::New };
-            let waiting = wait(definition, cause, alike, &names, now);
+            let waiting = wait(&seen.definition, cause, alike, &names, now);
             out.drifts.push(drift(&seen.key, DriftKind::Quarantined(cause), &waiting));
             out.items.push(ItemRecord {
                 server: server.into(),
@@ -498,7 +519,7 @@ impl Ledger {
                 registered_at: now,
                 changed_at: now,
             });
-            out.seen.push(definition.clone());
+            out.seen.extend(seen.definition.clone().ok());
         }
         if seer == Seer::Reader {
             for item in known.into_iter().flat_map(BTreeMap::values) {
@@ -571,26 +592,24 @@ fn look_again(
         (None, None) => Cause::New,
     };
     let alike = known.waiting.as_ref().and_then(|waiting| waiting.alike.clone());
-    let waiting = match &seen.definition {
-        Ok(definition) => wait(definition, cause, alike, names, now),
-        Err(unreadable) => {
-            Waiting { digest: unreadable.digest, cause, alike, since: now, findings: Vec::new(), approvals: Vec::new() }
-        }
-    };
+    let waiting = wait(&seen.definition, cause, alike, names, now);
     let told = drift(&known.key, DriftKind::Quarantined(cause), &waiting);
     item.waiting = Some(waiting);
     Some((item, Some(told)))
 }
 
 fn wait(
-    definition: &Definition,
+    definition: &Result<Definition, Unreadable>,
     cause: Cause,
     alike: Option<Alike>,
     names: &BTreeSet<&str>,
     now: UnixSeconds,
 ) -> Waiting {
-    let findings = scan::scan(definition, names.iter().copied());
-    Waiting { digest: definition.digest(), cause, alike, since: now, findings, approvals: Vec::new() }
+    let (digest, not_kept, findings) = match definition {
+        Ok(definition) => (definition.digest(), None, scan::scan(definition, names.iter().copied())),
+        Err(unreadable) => (unreadable.digest, Some(unreadable.not_kept()), Vec::new()),
+    };
+    Waiting { digest, cause, alike, since: now, not_kept, findings, approvals: Vec::new() }
 }
 
 fn drift(key: &ItemKey, what: DriftKind, waiting: &Waiting) -> Drift {

@@ -85,12 +85,25 @@ pub struct Waiting {
     pub alike: Option<Alike>,
     /// Since when.
     pub since: UnixSeconds,
+    /// Why it is not kept, so that nobody can look at it and nobody can approve it; none for one that is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_kept: Option<NotKept>,
     /// What the scan has found in it.
     #[serde(default)]
     pub findings: Vec<Finding>,
     /// Approvals that do not suffice yet.
     #[serde(default)]
     pub approvals: Vec<Approval>,
+}
+
+/// Why a definition is not kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NotKept {
+    /// It has more bytes than `registry.definition_bytes`.
+    TooLarge,
+    /// It cannot be read in only one way: a key twice, nested too deeply.
+    Unreadable,
 }
 
 /// An item of some server, named to somebody who looks at another.

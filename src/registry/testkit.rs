@@ -56,6 +56,7 @@ pub(crate) fn waiting(server: &str, name: &str, definition: u8, cause: Cause) ->
         cause,
         alike: None,
         since: UnixSeconds(1),
+        not_kept: None,
         findings: Vec::new(),
         approvals: Vec::new(),
     };

@@ -256,10 +256,21 @@ impl Router {
 
     /// Lets requests go again to every side that was closed; what failed before is forgotten.
     pub fn reopen(&self) {
-        for watch in self.rules.iter().flat_map(|rule| &rule.sides).filter_map(|side| side.watch.as_ref()) {
-            watch.window.lock().unwrap_or_else(PoisonError::into_inner).clear();
-            watch.is_closed.store(false, Ordering::Relaxed);
+        let sides = self.rules.iter().flat_map(|rule| &rule.sides);
+        sides.filter_map(|side| side.watch.as_ref()).for_each(Watch::reopen);
+    }
+
+    /// Lets requests go again to one side, if it was closed; what failed before is forgotten. Gives the side as it was found;
+    /// `None`: no split has it.
+    #[must_use]
+    pub fn reopen_side(&self, rule: &str, to: &str) -> Option<SideState> {
+        let rule = self.rules.iter().find(|known| *known.name == *rule && known.sides.len() > 1)?;
+        let side = rule.sides.iter().find(|side| *side.name == *to)?;
+        let found = side.state(rule);
+        if let Some(watch) = &side.watch {
+            watch.reopen();
         }
+        Some(found)
     }
 
     /// Every side of every split.
@@ -386,6 +397,13 @@ impl Rule {
     }
 }
 
+impl Watch {
+    fn reopen(&self) {
+        self.window.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.is_closed.store(false, Ordering::Relaxed);
+    }
+}
+
 impl Side {
     fn new(spec: &SideSpec, abort_when: Option<AbortWhen>, instances: &[Arc<Instance>], now: Instant) -> Self {
         Self {
@@ -400,6 +418,7 @@ impl Side {
         }
     }
 
+    /// Whether it gets no more.
     fn is_closed(&self) -> bool {
         self.watch.as_ref().is_some_and(|watch| watch.is_closed.load(Ordering::Relaxed))
     }

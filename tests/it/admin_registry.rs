@@ -290,6 +290,36 @@ fn a_hostile_definition_is_data_and_nothing_else() {
     assert!(!world.gateway.log().contains('\u{7}'), "nothing of it moves a terminal");
 }
 
+/// Approvers are told of a tool that stays hidden because nobody can look at it, and that it is not theirs to approve.
+#[test]
+fn a_definition_over_its_bound_is_told_to_approvers_and_approved_by_nobody() {
+    let world = World::start();
+    world.browser("root", &["admins"]).post("/api/v1/servers", &world.registration());
+    world.list_as(&"x".repeat(2 << 20));
+    approve_by_two(&world, MAIL);
+    let mut ann = world.browser("ann", &["security"]);
+    let waiting = poll_until("the definition to be told", || {
+        let page = ann.get("/api/v1/approvals").json();
+        page["items"].as_array().unwrap().iter().find(|one| one["name"] == "send").cloned()
+    });
+    assert_eq!(
+        (&waiting["what"], &waiting["standing"], &waiting["cause"]),
+        (&json!("item"), &json!("quarantined"), &json!("new"))
+    );
+    assert_eq!((&waiting["waiting"]["not_kept"], &waiting["definition"]), (&json!("too_large"), &Value::Null));
+    let refused = act(&mut ann, &send_item(), "approve");
+    assert_eq!((refused.status, problem(&refused)), (409, "conflict".to_owned()), "{refused}");
+    world.call().assert_refused(403, "tool_quarantined");
+    let listed = world.gateway.caller(world.idp.token().audience("https://mcp.example.test/mail")).at("/mail").list();
+    assert_eq!(listed.names(), [""; 0]);
+    // One that can be kept takes its place.
+    world.list_as("Sends mail.");
+    poll_until("the definition to be kept", || ann.get(&send_item()).json()["definition"].is_object().then_some(()));
+    assert_eq!(ann.get(&send_item()).json()["waiting"].get("not_kept"), None);
+    approve_by_two(&world, &send_item());
+    poll_until("the tool to be callable", || (world.call().status() == 200).then_some(()));
+}
+
 /// The store knows who has signed in: a restart signs nobody out, and a cookie is not in it.
 #[test]
 fn sessions_are_in_the_store_as_digests() {

@@ -267,6 +267,32 @@ fn lists_and_other_methods_are_counted_where_that_is_said() {
     assert_eq!(world.reader().call("read", json!({})).status(), 200);
 }
 
+/// At the bound of counts, those go of whose limit little is used up: a flood of them lets nobody call again who may not.
+#[test]
+fn a_flood_of_keys_lets_nobody_call_again_who_is_at_their_limit() {
+    let daily = json!({ "name": "daily", "by": "principal", "tools": ["close"], "calls": "2 per day" });
+    let loops = json!({ "name": "loops", "by": "principal", "tools": ["read"], "repeat": "5 per day" });
+    let world = World::with(|conf| with(conf.allow_all(), &[daily, loops]).set("limits.budget_cells", 1024));
+    let names: Vec<String> = (0..8).map(|nth| format!("person-{nth}")).collect();
+    let close = |name: &String| world.reader_named(name).call("close", json!({}));
+    for name in &names {
+        assert_eq!(statuses([close(name), close(name), close(name)]), [200, 200, 429]);
+    }
+    // Every other argument is another count.
+    let caller = world.reader_named("mallory");
+    let mut connection = caller.connect();
+    for n in 0..3000 {
+        let call = caller.modern("tools/call", json!({ "name": "read", "arguments": { "n": n } }));
+        assert_eq!(connection.send(&call).status, 200);
+        if n % 100 == 0 {
+            world.tickets.forget();
+        }
+    }
+    for name in &names {
+        assert_over(&close(name), "daily", "calls");
+    }
+}
+
 #[test]
 fn every_problem_of_a_budget_is_told_with_its_key() {
     let budgets = json!([

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::{Authority, Conf, Gateway, Idp, McpServer, Redis, TlsFront, poll_until, usual};
+use crate::support::{Authority, Conf, Gateway, Idp, McpServer, Redis, TlsFront, poll_until, portcullis, usual, write};
 
 /// Two gateways on one Redis, in front of one server.
 struct Pair {
@@ -209,6 +209,39 @@ fn redis_is_reached_over_tls_and_an_impostor_is_not() {
         assert_eq!(gateway.metric("portcullis_budget_store_fallbacks_total", &[]) == 0.0, trusted);
         assert_eq!(front.accepted() > 0, trusted);
     }
+}
+
+/// A slip in the URL is told before anything is served, and not by counting alone; and its password by nobody.
+#[test]
+fn a_url_that_is_none_is_refused_with_its_key() {
+    let (idp, tickets) = (Idp::start(), McpServer::start().tool("read"));
+    for url in [
+        "http://:n0t-a-sample-value@127.0.0.1:6379/0",
+        "redis://:n0t-a-sample-value@127.0.0.1:port/0",
+        "redis://:n0t-a-sample-value@127.0.0.1:6379/first",
+        "redis://",
+        "127.0.0.1:6379",
+    ] {
+        let conf = usual(&idp, &tickets)
+            .file("redis.url", url, 0o600)
+            .set("budgets_store", json!({ "redis": { "url": { "file": "DIR/redis.url" } } }));
+        let directory = tempfile::tempdir().unwrap();
+        let file = write(&conf.clone().set("listen", json!([{ "address": "127.0.0.1:18081" }])), directory.path());
+        let checked = portcullis(&["check", "--config", file.to_str().unwrap()]);
+        for output in [checked, Gateway::start_refused(conf)] {
+            assert_eq!(output.code, Some(64), "{url}: {output:?}");
+            let told = output.stdout + &output.stderr;
+            assert!(told.contains("budgets_store.redis.url: the secret is no Redis URL"), "{url}: {told}");
+            assert!(!told.contains("n0t-a-sample-value"), "{url}: {told}");
+        }
+    }
+    let good = usual(&idp, &tickets)
+        .file("redis.url", "rediss://user:n0t-a-sample-value@redis.example.test:6380/7", 0o600)
+        .set("budgets_store", json!({ "redis": { "url": { "file": "DIR/redis.url" } } }))
+        .set("listen", json!([{ "address": "127.0.0.1:18081" }]));
+    let directory = tempfile::tempdir().unwrap();
+    let file = write(&good, directory.path());
+    assert_eq!(portcullis(&["check", "--config", file.to_str().unwrap()]).code, Some(0));
 }
 
 /// A gateway starts and serves while Redis is not there yet.

@@ -48,6 +48,36 @@ fn an_instance_that_fails_is_left_alone_and_tried_out_again() {
         (answer.status() == 200 && answer.echoed()["instance"] == "a").then_some(())
     });
     assert_eq!(circuit(&world, "a"), 0.0);
+
+    // Whoever reads the audit log sees why requests went elsewhere, and since when they do not.
+    let turns = poll_until("both records", || {
+        let turns = records(&world.gateway, "routing.circuit_");
+        turns.iter().any(|record| record["event"] == "routing.circuit_closed").then_some(turns)
+    });
+    for record in &turns {
+        let (seq, generation) = (record["seq"].as_u64(), record["config_generation"].as_u64());
+        assert!(seq > Some(0) && generation == Some(1), "{record}");
+        assert_eq!(
+            (&record["server"], &record["instance"], &record["outcome"]),
+            (&json!("tickets"), &json!("a"), &json!("ok"))
+        );
+        for bystander in ["request_id", "trace_id", "principal", "route", "mcp", "client_ip", "status"] {
+            assert_eq!(record.get(bystander), None, "{bystander} in {record}");
+        }
+    }
+    let words: Vec<(&str, Option<&str>)> =
+        turns.iter().map(|record| (record["event"].as_str().unwrap(), record["reason"].as_str())).collect();
+    assert_eq!(words.first(), Some(&("routing.circuit_opened", Some("consecutive_failures"))));
+    assert_eq!(words.last(), Some(&("routing.circuit_closed", None)));
+    let probes = words.iter().skip(1).take(words.len() - 2);
+    assert!(probes.clone().all(|word| *word == ("routing.circuit_opened", Some("probe"))), "{words:?}");
+}
+
+/// The records whose event begins so, in order.
+fn records(gateway: &Gateway, event: &str) -> Vec<Value> {
+    let text = std::fs::read_to_string(gateway.path("audit.jsonl")).unwrap_or_default();
+    let all = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    all.filter(|record| record["event"].as_str().unwrap().starts_with(event)).collect()
 }
 
 /// While nothing is open, a session that belongs there fails fast; it is not moved, and goes on afterwards.

@@ -37,6 +37,7 @@ mod killed;
 mod lists;
 mod metadata;
 mod metrics_audit;
+mod out_of_use;
 mod policy;
 mod protocol;
 mod quarantine;

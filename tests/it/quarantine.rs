@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::support::{
-    Browser, Conf, Gateway, Idp, LEGACY, McpServer, MovedClock, Output, World, poll_until, portcullis, postgres, usual,
-    with_sign_in,
+    Browser, Caller, Conf, Gateway, Idp, LEGACY, McpServer, MovedClock, Output, World, poll_until, portcullis,
+    postgres, usual, with_sign_in,
 };
 
 fn with_socket(conf: Conf) -> Conf {
@@ -292,6 +292,77 @@ fn holds_at_every_gateway(store: Value, files: &[(&str, &str)]) {
     // And is lifted everywhere, from anywhere.
     stop(&restarted, &["--principal", "alice", "--lift"]);
     poll_until("the first gateway to let her go", || (call(&here).status() == 200).then_some(()));
+}
+
+/// Each way, for everything that can be stopped: at another gateway too, open streams too, and written down.
+#[test]
+fn no_way_to_stop_leaves_anything_running_at_another_gateway() {
+    let directory = tempfile::tempdir().unwrap();
+    let (idp, tickets) = (Idp::start(), McpServer::start().tool("read").tool("close"));
+    let conf = with_socket(with_sign_in(usual(&idp, &tickets).allow_all()))
+        .set("agents", json!({ "access_tokens": [{ "issuer": "corp", "claims": ["act"] }] }))
+        .of_route("agents", json!("optional"))
+        .set("store", json!({ "sqlite": directory.path().join("registry.db") }));
+    let (here, there) = (Gateway::start(conf.clone()), Gateway::start(conf));
+    let mut admin = Browser::signed_in(&here, &idp, "rita", &["admins"]);
+    let stopped = || there.caller(idp.token().subject("alice").claim("act", json!({ "sub": "crawler" })));
+    let other = there.caller(idp.token().subject("bob").claim("act", json!({ "sub": "helper" })));
+    let event = json!({ "jsonrpc": "2.0", "method": "notifications/message", "params": {} });
+    let open = |caller: &Caller, tool: &str| {
+        let pieces = tickets.stream_next("tools/call");
+        let mut stream = caller.open("tools/call", json!({ "name": tool, "arguments": {} }));
+        pieces.event(&event);
+        assert_eq!(stream.event().unwrap().json(), event);
+        (stream, pieces)
+    };
+    let rows = [
+        (
+            &["--principal", "alice"][..],
+            json!({ "principal": { "subject": "alice" } }),
+            "principal alice",
+            "quarantined_caller",
+        ),
+        (&["--agent", "crawler"], json!({ "agent": { "name": "crawler" } }), "agent crawler", "quarantined_caller"),
+        (
+            &["--tool", "close", "--server", "tickets"],
+            json!({ "tool": { "name": "close", "server": "tickets" } }),
+            "tool close",
+            "tool_stopped",
+        ),
+    ];
+    let mut set = 0;
+    for (words, wish, target, reason) in rows {
+        for over_api in [false, true] {
+            let row = format!("{target}, over the API: {over_api}");
+            let (mut stream, pieces) = open(&stopped(), "close");
+            let (mut bystander, goes_on) = open(&other, "read");
+            if over_api {
+                let answer = admin.post("/api/v1/quarantines", &json!({ "stopped": wish, "reason": "a drill" }));
+                assert_eq!((answer.status, &answer.json()["is_kept"]), (200, &json!(true)), "{row}: {answer}");
+            } else {
+                stop(&here, &[words, &["--why", "a drill"]].concat());
+            }
+            let began = Instant::now();
+            assert_eq!(stream.event().expect("a last event").json()["error"]["data"]["reason"], reason, "{row}");
+            stopped().call("close", json!({})).assert_refused(403, reason);
+            let took = began.elapsed();
+            assert!(took < Duration::from_secs(1), "{row}: {took:?}");
+            stream.finish();
+            pieces.wait_until_abandoned();
+            goes_on.event(&event);
+            assert_eq!(bystander.event().unwrap().json(), event, "{row}");
+
+            set += 1;
+            let record = records(&here, "quarantine.set", set).remove(set - 1);
+            assert!(record["act"]["target"].as_str().unwrap().starts_with(target), "{row}: {record}");
+            assert_eq!(record["act"]["note"], "a drill", "{row}");
+            let subject = record["principal"]["subject"].as_str();
+            assert_eq!(subject, over_api.then_some("rita"), "{row}: {record}");
+            stop(&here, &[words, &["--lift"]].concat());
+            poll_until("it to be let go", || (stopped().call("close", json!({})).status() == 200).then_some(()));
+        }
+    }
+    records(&here, "admin.quarantine_set", 3);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use portcullis::config::{StoreConfig, StorePlace};
 use portcullis::mcp::ItemKind;
 use portcullis::registry::lifecycle::{Action, State};
-use portcullis::registry::record::{Cause, ServerRecord};
+use portcullis::registry::record::{Cause, NotKept, ServerRecord};
 use portcullis::registry::scan::Code;
 use portcullis::store::{Batch, Store};
 use serde_json::{Value, json};
@@ -203,7 +203,9 @@ fn a_hostile_definition_harms_nothing() {
     poll_until("the script to be kept back", || {
         world.registry.items("mail").into_iter().find(|item| item.key.name.contains("<script>"))
     });
-    assert!(!world.registry.items("mail").iter().any(|item| &*item.key.name == "huge" || item.key.name.len() > 4000));
+    assert!(!world.registry.items("mail").iter().any(|item| item.key.name.len() > 2048));
+    let huge = world.registry.wait_for_waiting("mail", "huge").waiting.unwrap();
+    assert_eq!((huge.cause, huge.not_kept), (Cause::New, Some(NotKept::TooLarge)), "it is told, and not kept");
     world.caller().call("huge", json!({})).assert_refused(403, "tool_quarantined");
     // A list that is nested beyond reading does not pass at all, and teaches nothing.
     let deep = format!(r#"{{"name":"deep","inputSchema":{}{}}}"#, "[".repeat(10_000), "]".repeat(10_000));

@@ -247,6 +247,65 @@ fn a_canary_that_fails_is_closed_and_a_reload_opens_it_again() {
     assert_ne!(world.reader().call("read", json!({})).status(), 200, "it is tried again");
 }
 
+/// Whoever has repaired it says so, and why, and everything else stays as it is.
+#[test]
+fn an_admin_has_a_closed_side_tried_again_and_nobody_else_does() {
+    let world = World::with_instances(3, |conf| with_sign_in(with_traits(conf).of_server("routing", canary([0, 1]))));
+    world.tickets.on_tool("read", |seen: &Seen| match seen.instance.as_str() {
+        "a" => Reply::result(seen, json!({ "content": [{ "type": "text", "text": r#"{"instance":"a"}"# }] })),
+        _ => Reply::text(500, "text/plain", "broken"),
+    });
+    let signed_in = |name: &str, groups: &[&str]| Browser::signed_in(&world.gateway, &world.idp, name, groups);
+    let mut admin = signed_in("rita", &["admins"]);
+    let wish = json!({ "server": "tickets", "rule": "canary", "to": "v2", "reason": "the release was rolled back" });
+    let reopen = |browser: &mut Browser, wish: &Value| browser.post("/api/v1/splits/reopen", wish);
+    let early = reopen(&mut admin, &wish);
+    assert_eq!((early.status, &early.json()["type"]), (409, &json!("urn:portcullis:problem:conflict")), "{early}");
+    while world.reader().call("read", json!({})).status() != 200 {}
+    let side = ["rule=\"canary\"", "to=\"v2\""];
+    let closed = || world.gateway.metric("portcullis_routing_split_closed", &side);
+    assert_eq!(closed(), 1.0);
+    for groups in ["viewers", "auditors", "approvers"] {
+        assert_eq!(reopen(&mut signed_in("somebody", &[groups]), &wish).status, 403, "{groups}");
+    }
+    for (key, value, status) in [
+        ("server", json!("nobody"), 404),
+        ("rule", json!("nothing"), 404),
+        ("to", json!("v3"), 404),
+        ("reason", json!(" "), 400),
+        ("more", json!(1), 400),
+    ] {
+        let mut bad = wish.clone();
+        bad[key] = value;
+        assert_eq!(reopen(&mut admin, &bad).status, status, "{key}");
+    }
+    assert_eq!(closed(), 1.0, "nothing of it counted");
+    let generation = || world.gateway.metric("portcullis_config_generation", &[]);
+    let before = generation();
+
+    let reopened = reopen(&mut admin, &wish);
+    assert_eq!(reopened.status, 200, "{reopened}");
+    assert_eq!(
+        reopened.json(),
+        json!({ "server": "tickets", "rule": "canary", "to": "v2", "weight": 1, "closed": false })
+    );
+    assert_eq!((closed(), generation()), (0.0, before), "the configuration is the same");
+    let page = admin.get("/api/v1/instances?server=tickets").json();
+    assert!(page["items"].as_array().unwrap().iter().all(|one| one["splits"][0]["closed"] == false), "{page:#}");
+    assert_ne!(world.reader().call("read", json!({})).status(), 200, "it is tried again");
+    // What failed before is forgotten: it closes again after as many as it did at first.
+    let failed = (1..).take_while(|_| world.reader().call("read", json!({})).status() != 200).count();
+    assert_eq!((failed, closed()), (19, 1.0));
+
+    let text = std::fs::read_to_string(world.gateway.path("audit.jsonl")).unwrap();
+    let records = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let done: Vec<Value> = records
+        .filter(|record| record["event"] == "admin.split_reopen" && record["outcome"] == "ok")
+        .map(|record| json!([record["principal"]["subject"], record["act"]["target"], record["act"]["note"]]))
+        .collect();
+    assert_eq!(done, [json!(["rita", "v2 of rule canary of server tickets", "the release was rolled back"])]);
+}
+
 /// The caller is served elsewhere, and the side has failed all the same.
 #[test]
 fn a_side_that_cannot_be_reached_has_failed() {

@@ -30,4 +30,4 @@ const HUGE = [tool("huge", "<script>window.hacked = 1</script>".repeat(65_000))]
 export const HOSTILE = [...KEPT, ...HUGE];
 
 /** How many of them are shown at least. */
-export const NAMES = KEPT.length;
+export const NAMES = HOSTILE.length;

@@ -333,6 +333,62 @@ test("somebody is stopped at once, and let go", async () => {
   await until("it to be gone", async () => (await row.count()) === 0);
 });
 
+test("a person, an agent and a tool are each stopped from the page", async () => {
+  const search = async () => (await demo.call("/mail", "mail_search", { text: "Lunch" })).body.error?.data?.reason ?? "passes";
+  await dana.go("#/quarantines");
+  for (const [kind, name, place, stopped, reason] of [
+    ["principal", "alice", demo.issuer, { principal: { subject: "alice", issuer: demo.issuer } }, "quarantined_caller"],
+    // The route looks for no agent, so nobody is stopped with it.
+    ["agent", "mail-assistant", "", { agent: { name: "mail-assistant" } }, "passes"],
+    ["tool", "mail_search", "mail", { tool: { name: "mail_search", server: "mail" } }, "tool_stopped"],
+  ]) {
+    await dana.page.selectOption("#stop-kind", kind);
+    await dana.page.fill("#stop-name", name);
+    await dana.page.fill("#stop-place", place);
+    await dana.page.fill("#stop-reason", `To see it stop: ${kind}`);
+    const [asked] = await Promise.all([
+      dana.page.waitForRequest((request) => request.method() === "POST" && request.url().endsWith("/quarantines")),
+      dana.page.getByRole("button", { name: "Stop", exact: true }).click(),
+    ]);
+    assert.deepEqual(asked.postDataJSON().stopped, stopped);
+    const row = dana.page.locator("tr", { hasText: `To see it stop: ${kind}` });
+    await row.waitFor();
+    assert.equal(await search(), reason, kind);
+    await row.getByRole("button", { name: "Let go" }).click();
+    await dana.page.locator("dialog .primary").click();
+    await until("it to be gone", async () => (await row.count()) === 0);
+    assert.equal(await search(), "passes", kind);
+  }
+});
+
+test("a side of a split that has closed is tried again from the page", async () => {
+  // The demo's servers have no splits: what the page is told here is what the API says of one that has closed.
+  let isClosed = true;
+  await dana.page.route(/\/api\/v1\/instances/, async (route) => {
+    const answer = await route.fetch();
+    const page = await answer.json();
+    for (const one of page.items) one.splits = [{ rule: "canary", to: "v2", weight: 10, closed: isClosed }];
+    await route.fulfill({ response: answer, json: page });
+  });
+  let asked = null;
+  await dana.page.route(/\/api\/v1\/splits\/reopen$/, async (route) => {
+    asked = route.request().postDataJSON();
+    isClosed = false;
+    await route.fulfill({ json: { server: "mail", rule: "canary", to: "v2", weight: 10, closed: false } });
+  });
+  await dana.go("#/servers/mail");
+  await dana.page.getByRole("button", { name: "Try canary v2 again" }).first().click();
+  await dana.page.fill("dialog textarea", "It was repaired");
+  await dana.picture("split-reopen");
+  assert.deepEqual(await dana.barriers(), []);
+  await dana.page.locator("dialog .primary").click();
+  await until("the side to be open", async () => (await dana.page.getByRole("button", { name: "Try canary v2 again" }).count()) === 0);
+  assert.deepEqual(asked, { server: "mail", rule: "canary", to: "v2", reason: "It was repaired" });
+  isClosed = true;
+  await dana.page.unroute(/\/api\/v1\/splits\/reopen$/);
+  await dana.page.unroute(/\/api\/v1\/instances/);
+});
+
 test("a server is suspended, resumed and retired", async () => {
   await dana.go("#/servers/mail");
   await act(dana, "Suspend", "The vendor has shipped something odd");
@@ -378,6 +434,8 @@ test("hostile definitions are text and nothing else", async () => {
     assert.equal(await erin.overhang(), 0);
     const shown = await text(erin);
     assert.match(shown, /<script>window\.hacked = 1<\/script>/);
+    assert.match(shown, /huge[^]*cannot be approved[^]*larger than registry\.definition_bytes/i, "what is not kept is told");
+    assert.equal(await card(erin, "huge").getByRole("button", { name: "Approve", exact: true }).count(), 0);
     assert.match(shown, /U\+202E/);
     assert.match(shown, /\\u001b|U\+001B/);
     await erin.picture("hostile-approvals");

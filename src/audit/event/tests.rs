@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 use serde_json::json;
 
+use super::line::{LIST_ITEMS_MAX, write_string};
 use super::*;
 
 /// The digests were made with another program: an auditor who has the key can check one.

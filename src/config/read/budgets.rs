@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use redis::IntoConnectionInfo as _;
+
 use super::reference;
 use crate::config::BudgetsStore;
 use crate::config::fields::{Fields, Value};
@@ -221,7 +223,10 @@ pub(super) fn store(value: &Value<'_>, look: Look<'_>) -> Option<BudgetsStore> {
 /// A URL with a password in it is a secret as a whole.
 fn redis_url(value: &Value<'_>, look: Look<'_>) -> Option<Secret<String>> {
     let url = secrets::text(value, look)?;
-    let is_redis = ["redis://", "rediss://"].iter().any(|scheme| url.expose().starts_with(scheme));
+    let text = url.expose().as_str();
+    // By the reader of whoever connects: what passes here is not refused at the start.
+    let is_redis =
+        ["redis://", "rediss://"].iter().any(|scheme| text.starts_with(scheme)) && text.into_connection_info().is_ok();
     if !is_redis && matches!(look, Look::Inside(_)) {
         value.complain("the secret is no Redis URL", "write rediss://USER:PASSWORD@HOST:PORT/DATABASE there");
         return None;

@@ -38,6 +38,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::recent::Recent;
 use crate::time::Clock;
 
+use super::builder::Builder;
 use super::governance::Governance;
 use super::quarantine::QuarantineDesk;
 use super::reload::ReloadDesk;
@@ -70,6 +71,8 @@ pub struct Parts {
     pub outbound: Outbound,
     /// Where a reload is asked for.
     pub reload: ReloadDesk,
+    /// What puts configurations in force, and has sides of splits tried again.
+    pub builder: Arc<Builder>,
     /// Where somebody or something is stopped.
     pub quarantines: QuarantineDesk,
     /// Where it is kept who has signed in.
@@ -90,6 +93,7 @@ pub struct Admin {
     audit: AuditSink,
     recent: Arc<Recent>,
     reload: ReloadDesk,
+    builder: Arc<Builder>,
     quarantines: QuarantineDesk,
     sessions: Arc<dyn Sessions>,
     governance: Option<Governance>,
@@ -123,6 +127,7 @@ impl Admin {
             recent,
             outbound,
             reload,
+            builder,
             quarantines,
             sessions,
             governance,
@@ -138,6 +143,7 @@ impl Admin {
             audit,
             recent: recent.unwrap_or_else(|| Arc::new(Recent::new(1))),
             reload,
+            builder,
             quarantines,
             sessions,
             governance,

@@ -593,6 +593,7 @@ impl From<Refused> for GovernanceError {
             Refused::NotFound => Self::NotFound,
             Refused::Stale { version } => Self::Stale { version: Some(version) },
             Refused::Exists
+            | Refused::NotKept
             | Refused::NotNow(_)
             | Refused::NotWaiting
             | Refused::ReadOnly

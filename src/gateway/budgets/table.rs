@@ -1,8 +1,10 @@
 //! What has been used, in this process? A bounded table of cells, in shards with a lock each.
 //!
 //! A request locks the shards of its own cells, in order, and no other: all of its limits are looked at before any is used,
-//! so that a refused call has used nothing. A shard that is full makes room by dropping, of a few of its cells, the one that
-//! is without effect soonest; for that key the limit begins anew. A cell that counts running calls is never dropped.
+//! so that a refused call has used nothing. A shard that is full makes room by dropping, of some of its cells, the one of
+//! whose limit the least is used up; for that key the limit begins anew. So whoever is at their limit does not get out of it
+//! by having many other keys counted, or by waiting for somebody who does: the others go first, and one at its limit only
+//! where nearly every cell of its shard is. A cell that counts running calls is never dropped.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,13 +23,22 @@ pub(super) struct Table {
     evicted: AtomicU64,
 }
 
-type Shard = HashMap<CellKey, Entry>;
+/// Cells that share a lock. INVARIANT: `places` says of exactly the keys of `cells` where each lies.
+#[derive(Debug, Default)]
+struct Shard {
+    places: HashMap<CellKey, usize>,
+    cells: Vec<(CellKey, Entry)>,
+    /// Where the next look for a cell to drop begins.
+    hand: usize,
+}
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     cell: Cell,
     /// From when on it is as good as none.
     idle_at: UnixMicros,
+    /// How much of its limit was used up, in thousandths.
+    used_up: u16,
 }
 
 /// Which of the charges was too much.
@@ -111,12 +122,8 @@ impl Table {
     pub(super) fn forget_idle(&self, now: UnixMicros) -> usize {
         let kept = self.shards.iter().map(|shard| {
             let mut shard = locked(shard);
-            shard.retain(|_key, entry| entry.idle_at > now);
-            // What a flood has taken is given back.
-            if shard.capacity() > 4 * shard.len().max(CELLS_USUAL) {
-                shard.shrink_to(2 * CELLS_USUAL);
-            }
-            shard.len()
+            shard.forget_idle(now);
+            shard.cells.len()
         });
         kept.sum()
     }
@@ -136,21 +143,74 @@ impl Table {
 
     fn put(&self, locked: &mut Locked<'_>, key: CellKey, meter: Meter, cell: Cell, now: UnixMicros) {
         let Some(shard) = locked.shard(key) else { return };
-        let entry = Entry { cell, idle_at: meter.idle_at(cell) };
+        let entry = Entry { cell, idle_at: meter.idle_at(cell), used_up: meter.used_up(cell, now) };
         if entry.idle_at <= now {
-            shard.remove(&key);
+            shard.remove(key);
             return;
         }
-        if shard.len() >= self.cells_max && !shard.contains_key(&key) {
-            let soonest = shard.iter().take(LOOKED_AT).min_by_key(|(_key, entry)| entry.idle_at);
-            if let Some((soonest, idle_at)) = soonest.map(|(key, entry)| (*key, entry.idle_at))
-                && idle_at < UnixMicros(u64::MAX)
-            {
-                shard.remove(&soonest);
-                self.evicted.fetch_add(u64::from(idle_at > now), Ordering::Relaxed);
-            }
+        if shard.cells.len() >= self.cells_max
+            && !shard.places.contains_key(&key)
+            && let Some(dropped) = shard.drop_least(now)
+        {
+            self.evicted.fetch_add(u64::from(dropped.idle_at > now), Ordering::Relaxed);
         }
         shard.insert(key, entry);
+    }
+}
+
+impl Shard {
+    fn get(&self, key: CellKey) -> Option<&Entry> {
+        self.cells.get(*self.places.get(&key)?).map(|(_key, entry)| entry)
+    }
+
+    fn insert(&mut self, key: CellKey, entry: Entry) {
+        let place = *self.places.entry(key).or_insert(self.cells.len());
+        match self.cells.get_mut(place) {
+            Some(known) => known.1 = entry,
+            None => self.cells.push((key, entry)),
+        }
+    }
+
+    fn remove(&mut self, key: CellKey) {
+        if let Some(place) = self.places.get(&key).copied() {
+            self.remove_at(place);
+        }
+    }
+
+    /// The last cell takes the place of the one that goes.
+    fn remove_at(&mut self, place: usize) -> Option<Entry> {
+        let (key, entry) = (place < self.cells.len()).then(|| self.cells.swap_remove(place))?;
+        self.places.remove(&key);
+        if let Some((moved, _entry)) = self.cells.get(place) {
+            self.places.insert(*moved, place);
+        }
+        Some(entry)
+    }
+
+    /// Drops one of [`LOOKED_AT`] cells, which lie evenly over all of them: one without effect if there is one, else that of
+    /// whose limit the least is used up, and of several the one that is without effect soonest. None when all of them run.
+    fn drop_least(&mut self, now: UnixMicros) -> Option<Entry> {
+        let step = self.cells.len().div_ceil(LOOKED_AT).max(1);
+        let places = (0..self.cells.len()).step_by(step).map(|place| (self.hand + place) % self.cells.len());
+        let may_go = places.filter_map(|place| {
+            let entry = self.cells.get(place).map(|(_key, entry)| entry)?;
+            let used_up = if entry.idle_at <= now { 0 } else { entry.used_up + 1 };
+            (entry.idle_at < UnixMicros(u64::MAX)).then_some((used_up, entry.idle_at, place))
+        });
+        let (.., least) = may_go.min()?;
+        self.hand = (self.hand + 1) % step;
+        self.remove_at(least)
+    }
+
+    fn forget_idle(&mut self, now: UnixMicros) {
+        self.cells.retain(|(_key, entry)| entry.idle_at > now);
+        self.places.clear();
+        // What a flood has taken is given back.
+        if self.cells.capacity() > 4 * self.cells.len().max(CELLS_USUAL) {
+            self.cells.shrink_to(2 * CELLS_USUAL);
+            self.places.shrink_to(2 * CELLS_USUAL);
+        }
+        self.places.extend(self.cells.iter().enumerate().map(|(place, (key, _entry))| (*key, place)));
     }
 }
 
@@ -160,7 +220,7 @@ struct Locked<'t>(Vec<(usize, MutexGuard<'t, Shard>)>);
 impl Locked<'_> {
     fn cell(&self, key: CellKey) -> Cell {
         let shard = self.0.iter().find(|(place, _)| *place == self::place(key)).map(|(_, shard)| shard);
-        shard.and_then(|shard| shard.get(&key)).map(|entry| entry.cell).unwrap_or_default()
+        shard.and_then(|shard| shard.get(key)).map(|entry| entry.cell).unwrap_or_default()
     }
 
     fn shard(&mut self, key: CellKey) -> Option<&mut Shard> {
@@ -182,7 +242,7 @@ fn locked(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
 const SHARDS: usize = 64;
 
 /// Cells that are looked at for one to drop.
-const LOOKED_AT: usize = 16;
+const LOOKED_AT: usize = 64;
 
 /// Cells that a shard keeps room for.
 const CELLS_USUAL: usize = 256;
@@ -243,18 +303,99 @@ mod tests {
     #[test]
     fn a_running_call_is_never_dropped_and_other_cells_make_room() {
         let table = Table::new(SHARDS);
-        // All in one shard: the first byte is the same.
-        let key = |n: u128| (n << 8) | 7;
-        let running = charge(key(0), LimitKind::Concurrency, Meter::Concurrency { most: 1 });
+        let running = charge(in_one_shard(0), LimitKind::Concurrency, Meter::Concurrency { most: 1 });
         assert!(table.spend(std::slice::from_ref(&running), NOW).is_ok());
         for n in 1..100 {
-            assert!(table.spend(&[calls(key(n), 1)], NOW).is_ok());
+            assert!(table.spend(&[calls(in_one_shard(n), 1)], NOW).is_ok());
         }
         assert!(table.spend(std::slice::from_ref(&running), NOW).is_err());
         assert!(table.take_evicted() > 0);
-        assert!(table.forget_idle(NOW) <= 2 * LOOKED_AT, "it is bounded");
+        assert!(table.forget_idle(NOW) <= 2, "it is bounded");
         table.release(&running, NOW);
         assert!(table.spend(std::slice::from_ref(&running), NOW).is_ok());
+    }
+
+    /// So many in one shard: the first byte is the same.
+    fn in_one_shard(n: u128) -> u128 {
+        (n << 8) | 7
+    }
+
+    fn use_up(table: &Table, charge: &Charge, times: usize) {
+        for _ in 0..times {
+            assert!(table.spend(std::slice::from_ref(charge), NOW).is_ok());
+        }
+    }
+
+    /// Whoever is at their limit must not get out of it because others have many keys counted.
+    #[test]
+    fn a_flood_of_keys_resets_nobody_who_has_used_more_than_it() {
+        let table = Table::new(SHARDS * 100);
+        // One after the other, so that they lie side by side.
+        let at_limit: Vec<Charge> = (0..40).map(|n| calls(in_one_shard(n), 5)).collect();
+        let almost: Vec<Charge> = (40..60).map(|n| calls(in_one_shard(n), 5)).collect();
+        at_limit.iter().for_each(|charge| use_up(&table, charge, 5));
+        almost.iter().for_each(|charge| use_up(&table, charge, 4));
+        for n in 1000..11_000 {
+            use_up(&table, &calls(in_one_shard(n), 5), 1);
+        }
+        for charge in &at_limit {
+            assert!(table.spend(std::slice::from_ref(charge), NOW).is_err());
+        }
+        for charge in &almost {
+            use_up(&table, charge, 1);
+            assert!(table.spend(std::slice::from_ref(charge), NOW).is_err());
+        }
+        assert_eq!(table.forget_idle(NOW), 100, "and it is bounded");
+        assert_eq!(table.take_evicted(), 10_000 - 40);
+    }
+
+    /// When there is nothing else that could go, the one goes whose limit is over soonest.
+    #[test]
+    fn a_flood_of_keys_at_their_limit_is_bounded_too() {
+        let table = Table::new(SHARDS * 100);
+        for n in 0..5000 {
+            use_up(&table, &calls(in_one_shard(n), 1), 1);
+        }
+        assert_eq!(table.forget_idle(NOW), 100);
+    }
+
+    #[test]
+    fn what_is_over_goes_before_what_is_not() {
+        let table = Table::new(SHARDS * 10);
+        let over = charge(in_one_shard(0), LimitKind::Calls, Meter::Quota { most: 1, window: SECOND });
+        use_up(&table, &over, 1);
+        for n in 1..10 {
+            use_up(&table, &calls(in_one_shard(n), 5), 1);
+        }
+        let later = UnixMicros(NOW.0 + 2 * SECOND);
+        assert!(table.spend(&[calls(in_one_shard(10), 5)], later).is_ok());
+        assert_eq!(table.take_evicted(), 0, "nobody has lost anything");
+        assert_eq!(table.forget_idle(later), 10);
+    }
+
+    /// The places of cells move when others go.
+    #[test]
+    fn every_cell_is_found_wherever_it_lies() {
+        let table = Table::new(SHARDS * 200);
+        let running = [500, 501].map(|n| {
+            let meter = Meter::Concurrency { most: 1 };
+            let running = charge(in_one_shard(n), LimitKind::Concurrency, meter);
+            use_up(&table, &running, 1);
+            running
+        });
+        for n in 0..100 {
+            let window = if n % 3 == 0 { SECOND } else { 10 * SECOND };
+            use_up(&table, &charge(in_one_shard(n), LimitKind::Calls, Meter::Quota { most: 2, window }), 1);
+        }
+        let later = UnixMicros(NOW.0 + 2 * SECOND);
+        assert_eq!(table.forget_idle(later), 2 + 66);
+        running.iter().for_each(|running| table.release(running, later));
+        for n in (0..100).filter(|n| n % 3 != 0) {
+            let left = table.spend(&[calls(in_one_shard(n), 2)], later).unwrap();
+            assert_eq!(left.first().unwrap().remaining, 0, "{n}");
+            assert!(table.spend(&[calls(in_one_shard(n), 2)], later).is_err());
+        }
+        assert_eq!(table.forget_idle(later), 66);
     }
 
     #[test]

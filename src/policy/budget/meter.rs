@@ -125,6 +125,21 @@ impl Meter {
         })
     }
 
+    /// How much of the limit `cell` has used up at `now`, in thousandths: [`USED_UP`] when nothing is left.
+    #[must_use]
+    pub fn used_up(self, cell: Cell, now: UnixMicros) -> u16 {
+        if self.spend(cell, 1, now).is_err() {
+            return USED_UP;
+        }
+        let (used, most) = match self {
+            Self::Concurrency { most } => (cell.used, most),
+            Self::Quota { most, window } => (opened(cell, window, now.0).used, most),
+            Self::Rate { burst, interval } => (cell.at.saturating_sub(now.0), burst.saturating_mul(interval)),
+        };
+        let part = u128::from(used) * u128::from(USED_UP) / u128::from(most.max(1));
+        u16::try_from(part).unwrap_or(USED_UP).min(USED_UP - 1)
+    }
+
     /// How much there is in all.
     #[must_use]
     pub fn most(self) -> u64 {
@@ -153,6 +168,9 @@ fn opened(cell: Cell, window: u64, now: u64) -> Cell {
     // A clock that was set back does not make the window longer.
     Cell { at: cell.at.min(now), used: cell.used }
 }
+
+/// All of a limit, in thousandths.
+pub const USED_UP: u16 = 1000;
 
 /// When somebody else ends is not known; a second is soon enough to ask again and late enough not to be a flood.
 const CONCURRENCY_RETRY_AFTER: u64 = 1_000_000;
@@ -219,6 +237,25 @@ mod tests {
         let cell = bytes.charge(cell, 250, after(1));
         assert_eq!(bytes.spend(cell, 0, after(2)), Err(Exceeded { retry_after: SECOND - 2 }));
         assert!(bytes.spend(cell, 0, after(SECOND)).is_ok());
+    }
+
+    #[test]
+    fn what_is_used_up_comes_back_with_the_window_and_the_refill() {
+        let (calls, rate) =
+            (Meter::Quota { most: 4, window: 10 * SECOND }, Meter::Rate { burst: 4, interval: 10 * SECOND });
+        for meter in [calls, rate] {
+            let mut cell = Cell::default();
+            let used = [250, 500, 750, USED_UP].map(|_| {
+                cell = meter.spend(cell, 1, T0).unwrap().0;
+                meter.used_up(cell, T0)
+            });
+            assert_eq!(used, [250, 500, 750, USED_UP], "{meter:?}");
+            let later = if meter == calls { 0 } else { 750 };
+            assert_eq!(meter.used_up(cell, after(10 * SECOND)), later, "{meter:?}");
+        }
+        let wide = Meter::Quota { most: 1_000_000, window: SECOND };
+        let almost = wide.charge(Cell::default(), 999_999, T0);
+        assert_eq!([wide.used_up(almost, T0), wide.used_up(wide.charge(almost, 5, T0), T0)], [999, USED_UP]);
     }
 
     #[test]

@@ -51,9 +51,40 @@ fn a_definition_that_became_unreadable_is_kept_back() {
     assert_eq!(words(&observation), ["send changed"]);
     assert!(observation.seen.is_empty());
     assert_eq!(verdict(&ledger, "mail", "send"), Verdict::Quarantined(Cause::Changed));
-    // One that was never known stays unknown.
-    let seen = [Observed { key: key("other"), definition: Err(unreadable) }];
-    assert_eq!(see_as(&mut ledger, "mail", &seen, Seer::Traffic).items, []);
+    let refused = approve(&mut ledger, "send", unreadable.digest, "ann");
+    assert_eq!(refused, Err(Refused::NotKept));
+    approve(&mut ledger, "send", digest_of(&tool("send")), "ann").unwrap();
+    assert_eq!(verdict(&ledger, "mail", "send"), Verdict::Open, "what was approved can be approved once more");
+}
+
+/// An approver has to know that it is there, although nobody can approve it.
+#[test]
+fn a_new_definition_that_cannot_be_kept_is_told_and_stays_hidden() {
+    for (error, why) in [
+        (DefinitionError::TooLarge, NotKept::TooLarge),
+        (DefinitionError::Json(crate::mcp::json::JsonError::TooDeep), NotKept::Unreadable),
+    ] {
+        let mut ledger = ledger(State::Approved);
+        let unreadable = Unreadable { error, digest: Digest::of(b"huge") };
+        let seen = |name: &str| [Observed { key: key(name), definition: Err(unreadable) }];
+        for seer in [Seer::Reader, Seer::Traffic] {
+            let observation = see_as(&mut ledger, "mail", &seen("huge"), seer);
+            assert!(observation.seen.is_empty(), "nothing of it is kept");
+        }
+        let items: Vec<&ItemRecord> = ledger.items("mail").collect();
+        assert_eq!(items.len(), 1);
+        assert_eq!(items[0].waiting.as_ref().unwrap().not_kept, Some(why));
+        assert_eq!(verdict(&ledger, "mail", "huge"), Verdict::Quarantined(Cause::New));
+        assert_eq!(approve(&mut ledger, "huge", unreadable.digest, "ann"), Err(Refused::NotKept));
+        // As soon as it can be kept, it is.
+        assert_eq!(words(&see(&mut ledger, "mail", &["huge"], Seer::Reader)), ["huge new"]);
+        approve(&mut ledger, "huge", digest_of(&tool("huge")), "ann").unwrap();
+        assert_eq!(verdict(&ledger, "mail", "huge"), Verdict::Open);
+        // Under a name that does not fit, nothing can be told.
+        for name in ["", &*"n".repeat(NAME_BYTES_MAX + 1)] {
+            assert_eq!(see_as(&mut ledger, "mail", &seen(name), Seer::Traffic).items, []);
+        }
+    }
 }
 
 /// Incident 3: the pin is of the set, so a tool under another name is a new one.

@@ -150,6 +150,29 @@ fn a_side_that_fails_too_often_closes_once_and_its_requests_go_to_the_first() {
 }
 
 #[test]
+fn one_side_is_opened_again_and_no_other() {
+    let pool = pool(&[("a", "v1", "eu"), ("b", "v2", "eu"), ("c", "v2", "us")]);
+    let other = RuleSpec { name: "other".into(), ..canary(0, 1) };
+    let router = router(vec![RuleSpec { tools: vec!["read".into()], ..other }, canary(0, 1)], &pool);
+    let now = Instant::now();
+    let fail = |rule: usize| {
+        let path = Path { rule: Some(rule), side: Some(1), ..Path::default() };
+        (0..100).filter_map(|_| router.ended(path, true, now)).count()
+    };
+    assert_eq!((fail(0), fail(1)), (1, 1));
+    let is_closed = || router.splits().iter().map(|side| side.closed).collect::<Vec<_>>();
+    assert_eq!(is_closed(), [false, true, false, true]);
+    for (rule, to) in [("canary", "v3"), ("nothing", "v2")] {
+        assert_eq!(router.reopen_side(rule, to), None, "{rule} {to}");
+    }
+    let found = router.reopen_side("canary", "v2").unwrap();
+    assert_eq!(found, SideState { rule: "canary".into(), to: "v2".into(), weight: 1, closed: true });
+    assert_eq!(is_closed(), [false, true, false, false]);
+    assert!(!router.reopen_side("canary", "v2").unwrap().closed);
+    assert_eq!(fail(1), 1, "it may close again");
+}
+
+#[test]
 fn the_first_side_never_closes() {
     let pool = pool(&[("a", "v1", "eu"), ("b", "v2", "eu")]);
     let router = router(vec![canary(50, 50)], &pool);

@@ -43,6 +43,7 @@ pub use idp::{Alg, Idp, Person, Token, now, random_word};
 pub use mcp_server::{McpServer, Reply, Seen, message_with_result};
 pub use mmdb::mmdb;
 pub use openapi::Api;
+pub use pieces::Pieces;
 pub use raw_server::{RawRequest, RawServer, Then};
 pub use real::{RmcpServer, connect_rmcp};
 pub use redis::Redis;

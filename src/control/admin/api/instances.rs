@@ -49,7 +49,7 @@ struct SplitView {
     rule: Arc<str>,
     to: Arc<str>,
     weight: u32,
-    /// Too many requests have failed there: it gets no more, until the configuration is read again.
+    /// Too many requests have failed there: it gets no more, until it is opened again or the configuration is read again.
     closed: bool,
 }
 

@@ -11,6 +11,7 @@ mod policy;
 mod quarantines;
 mod servers;
 mod sessions;
+mod splits;
 mod when;
 
 use axum::extract::State;
@@ -37,6 +38,7 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
     read("/api/v1/overview", Access::Read, || get(overview::show)),
     read("/api/v1/overview/history", Access::Read, || get(overview::history)),
     read("/api/v1/instances", Access::Read, || get(instances::list)),
+    write("/api/v1/splits/reopen", Access::Administer, Event::SplitReopen, || post(splits::reopen)),
     read("/api/v1/agents", Access::Read, || get(agents::list)),
     read("/api/v1/sessions", Access::Read, || get(sessions::list)),
     write("/api/v1/sessions/revoke", Access::Administer, Event::SessionsRevoke, || post(sessions::revoke)),

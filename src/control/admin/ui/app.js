@@ -39,7 +39,7 @@ const PAGES = [
 /** Which roles allow what; the gateway asks again. */
 const RIGHTS = {
   approve: ["approver"], resume: ["approver"], suspend: ["admin", "approver"], retire: ["admin"], register: ["admin"],
-  revoke: ["admin"], stop: ["admin"], config: ["admin"], audit: ["admin", "auditor"],
+  revoke: ["admin"], stop: ["admin"], reopen: ["admin"], config: ["admin"], audit: ["admin", "auditor"],
 };
 
 const [main, nav, self, side, menu] = ["main", "nav", "self", "side", "menu"].map((id) => document.getElementById(id));

@@ -5,7 +5,7 @@ import { sideBySide } from "./diff.js";
 import { findings, json, read } from "./definition.js";
 import { h, replace, short } from "./dom.js";
 import { announce, approvals, badge, digest, field, problem } from "./parts.js";
-import { CAUSES, KINDS } from "./words.js";
+import { CAUSES, KINDS, NOT_KEPT } from "./words.js";
 
 /** What was typed and not sent, by what it is about: a list that is drawn anew does not lose it. */
 const drafts = new Map();
@@ -55,6 +55,7 @@ export function approving({ context, thing, of, given, missing, done }) {
   refusals.delete(targetOf(thing));
   const head = h("div", { class: "looked-at" }, h("span", {}, "What you see here: ", digest(of)), progress);
   if (!context.can("approve")) return h("div", { class: "approve" }, wrong, head, h("p", { class: "dim" }, "Approving takes the role approver."));
+  if (thing.waiting?.not_kept && !thing.pin) return h("div", { class: "approve" }, wrong, head, h("p", { class: "dim" }, "It stays hidden until its server lists it so that it can be kept. Somebody may retire it."));
   if (mine) return h("div", { class: "approve" }, wrong, head, h("p", {}, "You have approved this. Somebody else must, too."));
   const why = h("textarea", { rows: 2, required: true, maxlength: 1000, "data-key": `why ${key}`, value: drafts.get(key) ?? "", oninput: () => drafts.set(key, why.value) });
   const button = h("button", { class: "primary", "data-key": `approve ${key}` }, "Approve");
@@ -79,8 +80,8 @@ export function approving({ context, thing, of, given, missing, done }) {
   };
   const keep = thing.pin && thing.waiting && h("button", { type: "button", class: "quiet", title: "Approves again what was approved before: for when the server lists that again",
     onclick: () => (why.reportValidity() ? send(thing.pin.digest) : undefined) }, "Go back to what was approved");
-  return h("form", { class: "approve", onsubmit: (event) => { event.preventDefault(); send(of); } }, head, wrong,
-    field("Why may it be used?", why), h("div", { class: "actions" }, keep, button));
+  return h("form", { class: "approve", onsubmit: (event) => { event.preventDefault(); if (!thing.waiting?.not_kept) send(of); } }, head, wrong,
+    field("Why may it be used?", why), h("div", { class: "actions" }, keep, !thing.waiting?.not_kept && button));
 }
 
 /** Everything to look at before an item is approved: why it waits, what the scan has found, and what is different. */
@@ -90,8 +91,9 @@ export function itemToJudge(item) {
   return [
     h("p", { class: "cause" }, badge(title, "warn"), " ", about,
       alike && h("span", {}, " It looks like ", h("strong", {}, short(alike.name)), " of ", short(alike.server), ".")),
-    item.waiting && findings(item.waiting.findings),
-    !item.definition && h("p", { class: "alert bad" }, "The definition is larger than registry.definition_bytes allows, so it was not kept. Nobody can have looked at it, and it cannot be approved."),
+    item.waiting && !item.waiting.not_kept && findings(item.waiting.findings),
+    item.waiting?.not_kept && h("p", { class: "alert bad" }, NOT_KEPT[item.waiting.not_kept], " It was not kept: nobody can have looked at it, and it cannot be approved."),
+    !item.definition && !item.waiting?.not_kept && h("p", { class: "alert bad" }, "Its definition cannot be shown at this moment: the store does not have it, or does not answer."),
     item.pinned_definition && item.definition && item.waiting && [changed(item.changes), sideBySide(item.pinned_definition, item.definition)],
     item.definition && !(item.pinned_definition && item.waiting) && h("h3", {}, "What models are told"),
     item.definition && !(item.pinned_definition && item.waiting) && read(item.definition),

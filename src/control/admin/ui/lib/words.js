@@ -87,6 +87,12 @@ export const CAUSES = {
   server_not_approved: ["Server not approved", "Its server is not approved, so nothing of it may be used."],
 };
 
+/** Why a definition is not kept. */
+export const NOT_KEPT = {
+  too_large: "The definition is larger than registry.definition_bytes allows.",
+  unreadable: "The definition cannot be read in only one way: it names something twice, or is nested too deeply.",
+};
+
 /** What the scan finds. */
 export const FINDINGS = {
   bidi: "Characters that turn the direction of text around",

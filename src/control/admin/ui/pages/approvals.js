@@ -4,7 +4,7 @@ import { get, query } from "../lib/api.js";
 import { approve, approving, itemToJudge, nameOf, pageOf, serverToJudge, targetOf } from "../lib/approve.js";
 import { add, h, replace, short } from "../lib/dom.js";
 import { announce, approvals as progress, ask, badge, heading, live, more, nothing, when } from "../lib/parts.js";
-import { CAUSES, KINDS } from "../lib/words.js";
+import { CAUSES, KINDS, NOT_KEPT } from "../lib/words.js";
 
 export function approvals(context) {
   let limit = 25;
@@ -81,6 +81,7 @@ function card(context, thing, isOpen, list, together, choose) {
       h("strong", { class: "name" }, short(thing.name)),
       isItem && h("span", { class: "dim" }, "of ", short(thing.server)),
       badge(isItem ? CAUSES[thing.waiting?.cause]?.[0] ?? "Waits" : thing.change_pending ? "Changed" : "New", "warn"),
+      isItem && thing.waiting?.not_kept && badge("cannot be approved", "bad", NOT_KEPT[thing.waiting.not_kept]),
       worst && h("span", { class: `severity ${worst}` }, `${thing.waiting.findings.length} ${thing.waiting.findings.length === 1 ? "finding" : "findings"}`),
       h("span", { class: "push" }, progress(given.map((one) => ({ ...one, reason: "" })), thing.approvals_missing, of)?.firstChild),
       h("span", { class: "dim" }, when(isItem ? thing.waiting?.since : thing.changed_at))),

@@ -4,7 +4,7 @@ import { all, bus, get, path, post, query } from "../lib/api.js";
 import { act, approving, nameOf, serverToJudge } from "../lib/approve.js";
 import { json } from "../lib/definition.js";
 import { h, replace, short } from "../lib/dom.js";
-import { announce, badge, copy, facts, field, heading, lifecycle, live, more, panel, person, problem, select, state, table, trail, when } from "../lib/parts.js";
+import { announce, ask, badge, copy, facts, field, heading, lifecycle, live, more, panel, person, problem, select, state, table, trail, when } from "../lib/parts.js";
 import { CAUSES, DONE, KINDS, plain } from "../lib/words.js";
 import { STANDINGS } from "./servers.js";
 
@@ -32,7 +32,7 @@ export function server(context) {
     if (!server) {
       return [
         heading(h("span", {}, short(name), " ", state("ungoverned")), "Declared in the configuration file without managed: true. Its rules decide who may call what; the registry does not look at its tools."),
-        panel("Instances", instanceTable(instances)),
+        panel("Instances", instanceTable(context, instances, head)),
       ];
     }
     const isWaiting = server.state === "registered" || server.change_pending;
@@ -56,7 +56,7 @@ export function server(context) {
           ["Lists read", server.last_read && h("span", {}, badge(plain(server.last_read.outcome), server.last_read.outcome === "ok" ? "ok" : "bad"), " ", when(server.last_read.at))],
           ["Version", server.version],
         ])),
-        panel("Instances", instanceTable(instances))),
+        panel("Instances", instanceTable(context, instances, head))),
       server.spec && context.can("register") && server.state !== "retired" && changing(server, () => { head.refresh(); history.refresh(); }),
       server.spec && !isWaiting && h("details", { class: "panel", "data-key": "spec" }, h("summary", {}, h("h2", {}, "Settings")), json({ server: server.spec.server, ...(server.spec.route ? { route: server.spec.route } : {}) }, "Settings")),
     ];
@@ -89,7 +89,7 @@ function changing(server, done) {
     h("div", { class: "actions" }, h("button", { class: "primary" }, "Propose the change"))));
 }
 
-function instanceTable(instances) {
+function instanceTable(context, instances, list) {
   return table({
     caption: "Instances", rows: instances, key: (one) => one.id, empty: ["No instance serves.", "Instances are looked at once the server is approved."],
     columns: [
@@ -98,8 +98,22 @@ function instanceTable(instances) {
       { name: "Is", cell: (one) => [one.version, one.region, ...Object.entries(one.labels).map(([name, value]) => `${name}=${value}`)].filter(Boolean).join(", ") || h("span", { class: "dim" }, "–") },
       { name: "Health", cell: (one) => [one.healthy ? badge("healthy", "ok") : badge("unhealthy", "bad"), CIRCUITS[one.circuit] && badge(...CIRCUITS[one.circuit])] },
       { name: "New work", cell: (one) => (one.takes_new_work ? "takes it" : h("span", { class: "dim" }, "none")) },
-      { name: "Splits", cell: (one) => (one.splits.length > 0 ? one.splits.map((side, nth) => [nth > 0 && ", ", `${side.rule} ${side.to}: ${side.weight} `, side.closed && badge("closed", "bad", "Too many of its requests failed: it gets no more until the configuration is read again.")]) : h("span", { class: "dim" }, "–")) },
+      { name: "Splits", cell: (one) => (one.splits.length > 0 ? one.splits.map((side, nth) => [nth > 0 && ", ", `${side.rule} ${side.to}: ${side.weight} `, side.closed && [badge("closed", "bad", "Too many of its requests failed: it gets no more until somebody opens it again, or the configuration is read again."),
+        context.can("reopen") && [" ", h("button", { type: "button", class: "small", "data-key": `reopen ${one.id} ${side.rule} ${side.to}`, "aria-label": `Try ${side.rule} ${side.to} again`, onclick: () => reopen(one.server, side, list) }, "Try again")]]]) : h("span", { class: "dim" }, "–")) },
     ],
+  });
+}
+
+/** Requests go again to a side that has closed by itself. */
+function reopen(server, side, list) {
+  ask({
+    title: h("span", {}, "Try ", short(side.rule, 40), " ", short(side.to, 60), " again"), confirm: "Try again",
+    about: "It gets its share of requests again, at this gateway; others decide for themselves. If too many fail, it closes again.",
+    act: async (reason) => {
+      await post("/splits/reopen", { server, rule: side.rule, to: side.to, reason });
+      announce("It gets requests again");
+      list.refresh();
+    },
   });
 }
 
