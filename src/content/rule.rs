@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::mcp::Target;
-use crate::policy::Exemption;
+use crate::policy::When;
 use crate::secret::Secret;
 
 use super::detect::Detectors;
@@ -18,7 +18,7 @@ pub struct Rule {
     /// What is asked for, for it to apply.
     pub about: About,
     /// Who is let see more; none: nobody.
-    pub unless: Option<Exemption>,
+    pub unless: Option<When>,
     /// What is done.
     pub action: Action,
 }

@@ -14,7 +14,7 @@ use crate::content::rule::{
     Replacement, Rule, Threat, Threats,
 };
 use crate::content::{RULES_MAX, Rule as ContentRule};
-use crate::policy::Exemption;
+use crate::policy::When;
 use crate::secret::Secret;
 
 /// Reads the list `content` of a server or a route.
@@ -45,7 +45,7 @@ fn rule(fields: &mut Fields<'_, '_>, nth: usize, plain_http_hosts: &[String], lo
     let prompts = fields.or("prompts", Vec::new(), names);
     let resources = fields.or("resources", Vec::new(), names);
     let unless = fields.optional("unless", |v| {
-        v.parse(|text| Exemption::compile(text).map_err(|wrong| Complaint::new(wrong, UNLESS_HINT)))
+        v.parse(|text| When::about_caller(text).map_err(|wrong| Complaint::new(wrong, UNLESS_HINT)))
     });
     let (kind, action) =
         fields.exactly_one(&["redact", "drop", "limit", "guard", "sensitive", "require_encryption", "external"])?;
