@@ -122,16 +122,18 @@ impl Gateway {
             patience.end();
             admitted.spent.iter_mut().for_each(Spent::release);
         }
+        let waits = answer.outside().is_some_and(|outside| outside.waits());
         let passed = passed.and_then(|passed| {
             let spent = admitted.spent.as_ref();
+        }
+        // What waits for a guard runs until the guard has spoken.
+        if end_of_stream && !waits {
             spent.map_or(Ok(()), |spent| spent.passes(passed.as_ref(), matches!(answer, Answer::Events(_))))?;
             Ok(passed)
         });
         match passed {
             // It is written when a guard outside has said what it may be.
-            Ok(_) if answer.outside().is_some_and(|outside| outside.waits()) => {
-                Err(Error::explain(ErrorType::InternalError, "the answer waits for a guard"))
-            }
+            Ok(_) if waits => Err(Error::explain(ErrorType::InternalError, "the answer waits for a guard")),
             Ok(passed) => {
                 if let Some(passed) = &passed {
                     admitted.trial.look_at(passed);
