@@ -111,6 +111,10 @@ impl Gateway {
         let Stage::Admitted(forwarded) = stage else { return Err(super::not_admitted()) };
         let Forwarded { admitted, answer, failure, patience, shadow, .. } = &mut **forwarded;
         let heard = patience.heard().map_err(|_ran_out| Rejection::UpstreamTimeout);
+        if let Some(shadow) = shadow {
+            // Rules about content must not make different answers look alike, or like ones different.
+            shadow.hear(body.as_ref(), matches!(answer, Answer::Events(_)), end_of_stream);
+        }
         let passed = heard.and_then(|()| match answer {
             Answer::Awaited | Answer::Empty => Ok(None),
             Answer::Document(document) => {
@@ -118,16 +122,16 @@ impl Gateway {
             }
             Answer::Events(events) => events.take_in(&self.shell, admitted, head, record, body.take(), end_of_stream),
         });
+        let waits = answer.outside().is_some_and(|outside| outside.waits());
         if end_of_stream {
             patience.end();
-            admitted.spent.iter_mut().for_each(Spent::release);
-        }
-        let waits = answer.outside().is_some_and(|outside| outside.waits());
-        let passed = passed.and_then(|passed| {
-            let spent = admitted.spent.as_ref();
         }
         // What waits for a guard runs until the guard has spoken.
         if end_of_stream && !waits {
+            admitted.spent.iter_mut().for_each(Spent::release);
+        }
+        let passed = passed.and_then(|passed| {
+            let spent = admitted.spent.as_ref();
             spent.map_or(Ok(()), |spent| spent.passes(passed.as_ref(), matches!(answer, Answer::Events(_))))?;
             Ok(passed)
         });
@@ -137,9 +141,6 @@ impl Gateway {
             Ok(passed) => {
                 if let Some(passed) = &passed {
                     admitted.trial.look_at(passed);
-                    if let Some(shadow) = shadow {
-                        shadow.look_at(passed);
-                    }
                 }
                 *body = passed;
                 Ok(())
