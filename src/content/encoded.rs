@@ -95,7 +95,10 @@ fn lines_from(text: &[u8], first: &Range<usize>) -> Range<usize> {
     let length = first.len();
     let begins_line = first.start.checked_sub(1).is_none_or(|before| text.get(before) == Some(&b'\n'));
     let mut end = first.end;
-    while begins_line && length % 4 == 0 {
+    if !begins_line || !length.is_multiple_of(4) {
+        return first.clone();
+    }
+    loop {
         let rest = text.get(end..).unwrap_or_default();
         let break_bytes = match rest {
             [b'\n', ..] => 1,
