@@ -395,17 +395,20 @@ fn redacting() -> Arc<Plan> {
         patterns: Box::default(),
         with: Replacement::Text("[redacted]".into()),
         places: Places::ALL,
+        base64: true,
     };
     Plan::new(&[content_rule("redact", Action::Redact(redact))], &[]).unwrap()
 }
 
 fn guarding() -> Arc<Plan> {
-    let guard = Guard { threats: Threats::of(&Threat::ALL), hosts: Box::default(), action: GuardAction::Flag };
+    let guard =
+        Guard { threats: Threats::of(&Threat::ALL), hosts: Box::default(), base64: true, action: GuardAction::Flag };
     let redact = Redact {
         detectors: Detectors::of(&Detector::ALL),
         patterns: Box::default(),
         with: Replacement::Text("[redacted]".into()),
         places: Places::ALL,
+        base64: true,
     };
     let rules = [content_rule("redact", Action::Redact(redact)), content_rule("guard", Action::Guard(guard))];
     Plan::new(&rules, &[]).unwrap()

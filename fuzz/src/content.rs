@@ -39,8 +39,10 @@ fn plan() -> Arc<Plan> {
         patterns: Box::default(),
         with: Replacement::Text("<{kind}>".into()),
         places: Places::ALL,
+        base64: true,
     };
-    let guard = Guard { threats: Threats::of(&Threat::ALL), hosts: Box::default(), action: GuardAction::Flag };
+    let guard =
+        Guard { threats: Threats::of(&Threat::ALL), hosts: Box::default(), base64: true, action: GuardAction::Flag };
     let rule = |name: &str, action: Action| {
         Arc::new(Rule { name: name.into(), about: About::default(), unless: None, action })
     };

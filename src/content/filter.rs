@@ -6,6 +6,7 @@ use crate::mcp::json::Kind;
 use crate::mcp::message::canonical_id;
 
 use super::edit::{Edits, json_string};
+use super::encoded;
 use super::redact::Wanted;
 use super::rule::{Action, GuardAction, Limit, Place, Protection, Rule, Threat, Threats};
 use super::slots::{self, Counts, Slot};
@@ -164,9 +165,13 @@ impl<'p> Reader<'p> {
             Ok(judged) => judged,
             Err(_refusal) => {
                 let mut judged = Judged::default();
-                let strings = pieces.into_iter().filter(|piece| piece.part == Part::String);
-                for piece in strings {
-                    judged.edits.replace(tree.place(piece.id), json_string(BLOCKED_TEXT));
+                for piece in pieces {
+                    let text = match piece.part {
+                        Part::Base64 => json_string(&encoded::encode(BLOCKED_TEXT)),
+                        Part::String => json_string(BLOCKED_TEXT),
+                        Part::Key | Part::Number => continue,
+                    };
+                    judged.edits.replace(tree.place(piece.id), text);
                 }
                 return judged;
             }
@@ -238,6 +243,7 @@ impl<'p> Reader<'p> {
             }
             slots.push(slot);
         }
+        slots::tell_apart(tree, &mut slots);
         let marks = if guards { self.guard(&mut slots, set, tally)? } else { Threats::default() };
         Ok(Judged { edits: Edits::default(), slots, marks })
     }
@@ -250,7 +256,13 @@ impl<'p> Reader<'p> {
             let mut threats = Threats::default();
             let mut found: Vec<usize> = Vec::new();
             for (place, slot) in slots.iter().enumerate() {
-                let seen = guard.look(&slot.text);
+                let seen = match slot.piece.part {
+                    Part::Base64 if !guard.base64 => continue,
+                    Part::Base64 => guard.look(&slot.text),
+                    Part::Key | Part::Number | Part::String => {
+                        guard.look(&slot.text).and_all(guard.look_into_base64(&slot.text))
+                    }
+                };
                 if !seen.is_empty() {
                     threats = threats.and_all(seen);
                     found.push(place);
@@ -282,7 +294,8 @@ impl<'p> Reader<'p> {
                     tally.add(nth, "wrapped", count);
                     let word = format!("untrusted content {}", self.nonce);
                     for place in found {
-                        let slot = slots.get_mut(place).filter(|slot| slot.piece.part == Part::String);
+                        let is_text = |slot: &&mut Slot| matches!(slot.piece.part, Part::Base64 | Part::String);
+                        let slot = slots.get_mut(place).filter(is_text);
                         if let Some(slot) = slot {
                             slot.wrapped_in = Some(word.clone());
                         }

@@ -1,11 +1,12 @@
 //! WHAT may come back? Rules about answers: what is replaced, taken out, limited, marked or refused on its way to the caller.
 //!
 //! [`Plan`] holds the rules of a route. A [`Filter`] is made for each exchange and sees its answer: [`Filter::document`] one
-//! that is whole, [`Filter::event`] one that comes as a stream. Both read what a string stands for, however it was escaped,
-//! and write anew only what a rule changes: every other byte stays.
+//! that is whole, [`Filter::event`] one that comes as a stream. Both read what a string stands for, however it was escaped or
+//! spelled in base64, and write anew only what a rule changes: every other byte stays.
 
 pub mod detect;
 mod edit;
+mod encoded;
 mod filter;
 mod guard;
 mod partial;

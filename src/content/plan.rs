@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::mcp::json::Kind;
 use crate::mcp::{Method, Target};
-use crate::policy::Exemption;
+use crate::policy::When;
 
 use super::edit::Edits;
 use super::filter::{self, Done, Reader, Refusal, Tally};
@@ -60,8 +60,8 @@ impl Plan {
         if brings_content(method) { RuleSet(self.bits(|rule| rule.about.means(target))) } else { RuleSet::default() }
     }
 
-    /// Without the rules whose exemption holds.
-    pub fn without_exempt(&self, set: RuleSet, mut holds: impl FnMut(&Exemption) -> bool) -> RuleSet {
+    /// Without the rules whose exemption (`unless`) holds.
+    pub fn without_exempt(&self, set: RuleSet, mut holds: impl FnMut(&When) -> bool) -> RuleSet {
         RuleSet(set.0 & self.bits(|rule| !rule.unless.as_ref().is_some_and(&mut holds)))
     }
 

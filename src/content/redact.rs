@@ -6,14 +6,17 @@ use std::sync::Arc;
 use ring::hmac;
 
 use super::detect::{self, Detectors};
+use super::encoded;
 use super::rule::{Action, Place, Redact, Replacement, Rule};
 
 /// What is looked for in one place, by the rules that apply there.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Wanted<'p> {
     detectors: Detectors,
     /// With the rules' places in the plan.
     rules: Vec<(usize, &'p Redact)>,
+    /// What of it is looked for in what base64 stands for. That is not decoded again.
+    decoded: Option<Box<Wanted<'p>>>,
 }
 
 /// Something found.
@@ -25,26 +28,42 @@ pub(super) struct Match<'p> {
     pub(super) rule: usize,
     /// What it is called.
     pub(super) what: &'p str,
+    /// What was found, where the bytes in the text are base64 of it and of more.
+    said: Option<Box<str>>,
 }
 
 impl<'p> Wanted<'p> {
     /// What these rules look for in `place`; `set` says which of them apply.
     pub(super) fn at(place: Place, rules: &'p [Arc<Rule>], set: u64) -> Self {
-        let mut wanted = Self { detectors: Detectors::default(), rules: Vec::new() };
+        let mut wanted = Self::default();
+        let mut decoded = Self::default();
         for (nth, rule) in rules.iter().enumerate() {
             if let Action::Redact(redact) = &rule.action
                 && set & (1 << nth) != 0
                 && redact.places.has(place)
             {
-                wanted.detectors = wanted.detectors.with(redact.detectors);
-                wanted.rules.push((nth, redact));
+                wanted.add(nth, redact);
+                if redact.base64 {
+                    decoded.add(nth, redact);
+                }
             }
         }
+        wanted.decoded = (!decoded.is_empty()).then(|| Box::new(decoded));
         wanted
+    }
+
+    fn add(&mut self, nth: usize, redact: &'p Redact) {
+        self.detectors = self.detectors.with(redact.detectors);
+        self.rules.push((nth, redact));
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.rules.is_empty()
+    }
+
+    /// What is looked for in what base64 stands for.
+    pub(super) fn decoded(&self) -> Option<&Self> {
+        self.decoded.as_deref()
     }
 
     /// The place in the plan of the first rule.
@@ -52,7 +71,8 @@ impl<'p> Wanted<'p> {
         self.rules.first().map(|(rule, _)| *rule)
     }
 
-    /// Every match in the order of the text, none of which overlap.
+    /// Every match in the order of the text, none of which overlap. Where something is found in what base64 stands for, the
+    /// whole of the base64 is the match.
     pub(super) fn find(&self, text: &str) -> Vec<Match<'p>> {
         let mut found = Vec::new();
         if !self.detectors.is_empty() {
@@ -62,14 +82,28 @@ impl<'p> Wanted<'p> {
             .into_iter()
             .filter_map(|found| {
                 let rule = self.rules.iter().find(|(_, redact)| redact.detectors.has(found.what));
-                rule.map(|(rule, _)| Match { range: found.range, rule: *rule, what: found.what.label() })
+                rule.map(|(rule, _)| Match { range: found.range, rule: *rule, what: found.what.label(), said: None })
             })
             .collect();
         for (rule, redact) in &self.rules {
             for pattern in &redact.patterns {
                 let found = pattern.regex.find_iter(text).filter(|found| !found.is_empty());
-                matches.extend(found.map(|found| Match { range: found.range(), rule: *rule, what: &pattern.name }));
+                matches.extend(found.map(|found| Match {
+                    range: found.range(),
+                    rule: *rule,
+                    what: &pattern.name,
+                    said: None,
+                }));
             }
+        }
+        if let Some(decoded) = &self.decoded {
+            encoded::each(text, |range, said| {
+                matches.extend(decoded.find(said).into_iter().next().map(|found| Match {
+                    range,
+                    said: said.get(found.range.clone()).map(Box::from),
+                    ..found
+                }));
+            });
         }
         merged(matches)
     }
@@ -79,11 +113,16 @@ impl<'p> Wanted<'p> {
         let built_in = detect::open_end(text, self.detectors);
         let patterns = self.rules.iter().flat_map(|(_, redact)| &redact.patterns);
         let own = patterns.filter_map(|pattern| super::partial::open_end(pattern.regex.as_str(), text));
-        built_in.into_iter().chain(own).min()
+        let in_base64 = self.decoded.as_deref().and_then(|decoded| {
+            let (start, said) = encoded::unfinished(text)?;
+            decoded.open_end(&said).map(|_| start)
+        });
+        built_in.into_iter().chain(own).chain(in_base64).min()
     }
 
-    /// What comes in the place of `matched`.
+    /// What comes in the place of `matched`; in that of base64, what would come in the place of what was found in it.
     pub(super) fn replacement(&self, found: &Match<'_>, matched: &str) -> String {
+        let matched = found.said.as_deref().unwrap_or(matched);
         let redact = self.rules.iter().find(|(rule, _)| *rule == found.rule).map(|(_, redact)| redact);
         match redact.map(|redact| &redact.with) {
             Some(Replacement::Hash(key)) => hashed(key.expose(), found.what, matched),
@@ -104,6 +143,8 @@ fn merged(mut matches: Vec<Match<'_>>) -> Vec<Match<'_>> {
         match merged.last_mut().filter(|last| found.range.start < last.range.end) {
             Some(last) => {
                 last.range.end = last.range.end.max(found.range.end);
+                // What stands for all of them is in the text.
+                last.said = None;
                 if found.rule < last.rule {
                     (last.rule, last.what) = (found.rule, found.what);
                 }
@@ -151,8 +192,13 @@ mod tests {
     use crate::secret::Secret;
 
     fn rule(detectors: &[Detector], patterns: Vec<Pattern>, with: Replacement) -> Arc<Rule> {
-        let redact =
-            Redact { detectors: Detectors::of(detectors), patterns: patterns.into(), with, places: Places::ALL };
+        let redact = Redact {
+            detectors: Detectors::of(detectors),
+            patterns: patterns.into(),
+            with,
+            places: Places::ALL,
+            base64: true,
+        };
         Arc::new(Rule { name: "r".into(), about: About::default(), unless: None, action: Action::Redact(redact) })
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::mcp::Target;
-use crate::policy::Exemption;
+use crate::policy::When;
 use crate::secret::Secret;
 
 use super::detect::Detectors;
@@ -18,7 +18,7 @@ pub struct Rule {
     /// What is asked for, for it to apply.
     pub about: About,
     /// Who is let see more; none: nobody.
-    pub unless: Option<Exemption>,
+    pub unless: Option<When>,
     /// What is done.
     pub action: Action,
 }
@@ -112,6 +112,8 @@ pub struct Redact {
     pub with: Replacement,
     /// Where it is looked for.
     pub places: Places,
+    /// Whether it is also looked for in text that is spelled in base64.
+    pub base64: bool,
 }
 
 /// A shape of the operator's own.
@@ -233,6 +235,8 @@ pub struct Guard {
     pub threats: Threats,
     /// Hosts, lower case, that links and pictures may lead to; `*.example.com` stands for all below it.
     pub hosts: Box<[Box<str>]>,
+    /// Whether words and links are also looked for in text that is spelled in base64.
+    pub base64: bool,
     /// What becomes of an answer in which something is found.
     pub action: GuardAction,
 }

@@ -17,6 +17,7 @@ fn redacting() -> Arc<Plan> {
         patterns: Box::new([rule::Pattern::new("ticket", r"TICKET-\d{6}").unwrap()]),
         with: Replacement::Text("<{kind}>".into()),
         places: Places::ALL,
+        base64: true,
     };
     let rule = Rule { name: "r".into(), about: About::default(), unless: None, action: Action::Redact(redact) };
     Plan::new(&[Arc::new(rule)], &[]).unwrap()

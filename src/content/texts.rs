@@ -1,7 +1,7 @@
 //! Where is text in a message, and what kind of text is it?
 //!
-//! Everything a person or a model could read is text; base64 of images, audio and blobs is not, nor are the words the protocol
-//! is spoken in.
+//! Everything a person or a model could read is text, also a blob whose type says that it is; base64 of images, audio and
+//! other blobs is not, nor are the words the protocol is spoken in.
 
 use crate::mcp::json::Kind;
 
@@ -21,6 +21,8 @@ pub(super) struct Piece {
 /// Which part of a value is the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Part {
+    /// What a string of base64 stands for.
+    Base64,
     /// The key of a member.
     Key,
     /// A number that is long enough to be one of somebody's.
@@ -153,7 +155,11 @@ fn one_content(tree: &Tree<'_>, item: Id, place: Place, pieces: &mut Vec<Piece>)
                 }
             }
             "data" if matches!(kind.as_deref(), Some("image" | "audio")) && is_base64(tree, member) => {}
-            "blob" if is_base64(tree, member) => {}
+            "blob" if is_base64(tree, member) => {
+                if is_of_text(tree, item) {
+                    pieces.push(Piece { id: member, place, part: Part::Base64, channel: None });
+                }
+            }
             "type" | "mimeType" | "role" => {}
             // The caller has named it.
             "uri" if is_resource => {}
@@ -184,6 +190,20 @@ pub(super) fn all_in(tree: &Tree<'_>, top: Id, place: Place, pieces: &mut Vec<Pi
             }
             Kind::Array | Kind::Bool | Kind::Null | Kind::Number | Kind::Object => {}
         }
+    }
+}
+
+/// Whether the type of a resource says that it is text: `text/*`, JSON, XML, YAML and what is written in them.
+fn is_of_text(tree: &Tree<'_>, item: Id) -> bool {
+    let media = tree.member(item, "mimeType").and_then(|id| tree.string(id)).unwrap_or_default();
+    let media = media.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    match media.split_once('/') {
+        Some(("text", _)) => true,
+        Some(("application", kind)) => {
+            let kind = kind.rsplit('+').next().unwrap_or_default().trim_start_matches("x-");
+            matches!(kind, "json" | "ndjson" | "jsonlines" | "xml" | "yaml" | "toml" | "javascript" | "sql" | "sh")
+        }
+        Some(_) | None => false,
     }
 }
 

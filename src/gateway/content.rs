@@ -9,8 +9,8 @@ use ring::rand::SecureRandom as _;
 use crate::content::rule::Protection;
 use crate::content::{Filter, Plan, Refusal, RuleSet, Unreadable};
 use crate::mcp::sse::Piece;
-use crate::mcp::{Message, RequestId, Target};
-use crate::policy::Facts;
+use crate::mcp::{Message, RequestId};
+use crate::policy::{Circumstances, Facts};
 use crate::registry::Route;
 
 use super::Shell;
@@ -80,7 +80,7 @@ impl Filtering {
         let who = Who { caller: &admitted.caller, token: &admitted.subject_token, agent: admitted.agent.as_ref() };
         let (asked, told) = match &admitted.ask {
             Ask::EndSession(_) => return Ok(None),
-            Ask::OpenStream(_) => (None, exempted(plan, plan.all(), route, who, facts, "")),
+            Ask::OpenStream(_) => (None, exempted(plan, plan.all(), route, who, facts, None)),
             Ask::Messages(request) => {
                 let rules = |message: &Message| {
                     let id = message.request_id()?.canonical().into();
@@ -197,12 +197,20 @@ fn in_its_place(record: &Record, id: &str, refusal: Refusal) -> Vec<u8> {
 /// The rules about the answer to one message that hold for this caller.
 fn rules_about(plan: &Plan, route: &Route, who: Who<'_>, facts: &Facts<'_>, message: &Message) -> RuleSet {
     let (Some(_), Some(method)) = (message.request_id(), message.method()) else { return RuleSet::default() };
-    let tool = if let Target::Tool(name) = &message.target { name } else { "" };
-    exempted(plan, plan.about(method, &message.target), route, who, facts, tool)
+    exempted(plan, plan.about(method, &message.target), route, who, facts, Some(message))
 }
 
-fn exempted(plan: &Plan, set: RuleSet, route: &Route, who: Who<'_>, facts: &Facts<'_>, tool: &str) -> RuleSet {
-    plan.without_exempt(set, |exemption| exemption.holds(who.caller, route.server.name(), tool, facts))
+/// A condition without an answer exempts nobody.
+fn exempted(
+    plan: &Plan,
+    set: RuleSet,
+    route: &Route,
+    who: Who<'_>,
+    facts: &Facts<'_>,
+    message: Option<&Message>,
+) -> RuleSet {
+    let about = Circumstances { caller: who.caller, server: route.server.name(), message, facts };
+    plan.without_exempt(set, |unless| unless.holds(&about) == Ok(true))
 }
 
 /// Whether the text of an answer is in the one encoding that is read here: UTF-8, also when nothing is said.

@@ -121,7 +121,7 @@ impl Outside {
 pub(super) async fn settle(
     shell: &Shell,
     client: &mut Client,
-    admitted: &Admitted,
+    admitted: &mut Admitted,
     outside: &mut Outside,
     record: &mut Record,
 ) -> pingora::Result<()> {
@@ -140,13 +140,19 @@ pub(super) async fn settle(
             }
         });
     }
+    let body = sse::join(body);
+    if let Some(spent) = &mut admitted.spent {
+        // As a document it is whole before anybody asks.
+        let _always_enough = spent.passes(Some(&body), false);
+        spent.release();
+    }
     client.set_keepalive(None);
     if client.response_written().is_none()
         && let Some(head) = outside.head.take()
     {
         client.write_response_header(head, false).await?;
     }
-    client.write_response_body(Some(sse::join(body)), true).await
+    client.write_response_body(Some(body), true).await
 }
 
 /// Why the answer does not pass; none: every guard lets it.

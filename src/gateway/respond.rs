@@ -111,6 +111,10 @@ impl Gateway {
         let Stage::Admitted(forwarded) = stage else { return Err(super::not_admitted()) };
         let Forwarded { admitted, answer, failure, patience, shadow, .. } = &mut **forwarded;
         let heard = patience.heard().map_err(|_ran_out| Rejection::UpstreamTimeout);
+        if let Some(shadow) = shadow {
+            // Rules about content must not make different answers look alike, or like ones different.
+            shadow.hear(body.as_ref(), matches!(answer, Answer::Events(_)), end_of_stream);
+        }
         let passed = heard.and_then(|()| match answer {
             Answer::Awaited | Answer::Empty => Ok(None),
             Answer::Document(document) => {
@@ -118,8 +122,12 @@ impl Gateway {
             }
             Answer::Events(events) => events.take_in(&self.shell, admitted, head, record, body.take(), end_of_stream),
         });
+        let waits = answer.outside().is_some_and(|outside| outside.waits());
         if end_of_stream {
             patience.end();
+        }
+        // What waits for a guard runs until the guard has spoken.
+        if end_of_stream && !waits {
             admitted.spent.iter_mut().for_each(Spent::release);
         }
         let passed = passed.and_then(|passed| {
@@ -129,15 +137,10 @@ impl Gateway {
         });
         match passed {
             // It is written when a guard outside has said what it may be.
-            Ok(_) if answer.outside().is_some_and(|outside| outside.waits()) => {
-                Err(Error::explain(ErrorType::InternalError, "the answer waits for a guard"))
-            }
+            Ok(_) if waits => Err(Error::explain(ErrorType::InternalError, "the answer waits for a guard")),
             Ok(passed) => {
                 if let Some(passed) = &passed {
                     admitted.trial.look_at(passed);
-                    if let Some(shadow) = shadow {
-                        shadow.look_at(passed);
-                    }
                 }
                 *body = passed;
                 Ok(())

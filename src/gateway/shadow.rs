@@ -3,6 +3,7 @@
 
 use std::time::Instant;
 
+use bytes::Bytes;
 use dashmap::{DashMap, DashSet};
 use http::HeaderMap;
 use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HOST};
@@ -16,6 +17,7 @@ use tokio::sync::oneshot;
 
 use crate::audit::EventKind;
 use crate::config::OnFull;
+use crate::mcp::sse::Splitter;
 use crate::mcp::{Method, Target};
 use crate::net::Talk;
 use crate::registry::definition::canonical;
@@ -26,8 +28,16 @@ use super::forward;
 use super::pipeline::Admitted;
 use super::record::Record;
 
-/// The answer that counts, on its way to be compared with another. Dropping it without an answer ends the comparison.
-pub(super) struct Comparison(Option<oneshot::Sender<Option<AnswerDigest>>>);
+/// The answer that counts, as its server says it, on its way to be compared with another. Dropping it without an answer ends the
+/// comparison.
+pub(super) struct Comparison {
+    /// Who waits for it.
+    waits: Option<oneshot::Sender<Option<AnswerDigest>>>,
+    /// What has come of a document.
+    document: Vec<u8>,
+    /// Or of events.
+    events: Splitter,
+}
 
 /// Of what an answer says, whatever its id and the order of its members.
 type AnswerDigest = [u8; 32];
@@ -125,7 +135,7 @@ pub(super) fn begin(shell: &Arc<Shell>, admitted: &Admitted, client: &Client, re
             audit.record(event);
         }
     });
-    Some(Comparison(Some(sender)))
+    Some(Comparison::new(sender))
 }
 
 /// What the other instance is sent with the call: exactly what the first one is.
@@ -140,21 +150,60 @@ fn headers(admitted: &Admitted, client: &Client, record: &Record) -> Option<Head
 }
 
 impl Comparison {
-    /// A piece of the answer that counts passes: whole, or whole events of it.
-    pub(super) fn look_at(&mut self, passed: &[u8]) {
-        let is_answer =
-            |message: &&[u8]| serde_json::from_slice::<Answer<'_>>(message).is_ok_and(|answer| answer.is_one());
-        let answer = if passed.first() == Some(&b'{') {
-            Some(passed).filter(is_answer)
-        } else {
-            passed.split(|byte| *byte == b'\n').filter_map(|line| line.strip_prefix(b"data:")).find(is_answer)
+    fn new(waits: oneshot::Sender<Option<AnswerDigest>>) -> Self {
+        Self { waits: Some(waits), document: Vec::new(), events: Splitter::new(ANSWER_BYTES_MAX) }
+    }
+
+    /// Hears a piece of what the server answers, before any rule changes it.
+    pub(super) fn hear(&mut self, piece: Option<&Bytes>, is_stream: bool, end_of_stream: bool) {
+        if self.waits.is_none() {
+            return;
+        }
+        let answer = match (is_stream, piece) {
+            (true, piece) => self.in_events(piece, end_of_stream),
+            (false, Some(piece)) if self.document.len() + piece.len() > ANSWER_BYTES_MAX => return self.give_up(),
+            (false, piece) => {
+                self.document.extend_from_slice(piece.map(Bytes::as_ref).unwrap_or_default());
+                end_of_stream.then(|| std::mem::take(&mut self.document).into())
+            }
         };
-        if let Some(answer) = answer
-            && let Some(sender) = self.0.take()
+        if let Some(answer) = answer.filter(|answer| is_answer(answer))
+            && let Some(waits) = self.waits.take()
         {
-            let _nobody_waits_any_more = sender.send(Some(digest_of(answer)));
+            let _nobody_waits_any_more = waits.send(Some(digest_of(&answer)));
         }
     }
+
+    /// The first answer among the events that are whole.
+    fn in_events(&mut self, piece: Option<&Bytes>, end_of_stream: bool) -> Option<Bytes> {
+        piece.into_iter().for_each(|piece| self.events.push(piece.clone()));
+        loop {
+            let event = match self.events.next_piece() {
+                Ok(Some(event)) => event,
+                Ok(None) if end_of_stream => return self.take_events().finish()?.event().data,
+                Ok(None) => return None,
+                Err(_too_long) => {
+                    self.give_up();
+                    return None;
+                }
+            };
+            if let Some(answer) = event.event().data.filter(|data| is_answer(data)) {
+                return Some(answer);
+            }
+        }
+    }
+
+    fn take_events(&mut self) -> Splitter {
+        std::mem::replace(&mut self.events, Splitter::new(0))
+    }
+
+    fn give_up(&mut self) {
+        self.waits = None;
+    }
+}
+
+fn is_answer(message: &[u8]) -> bool {
+    serde_json::from_slice::<Answer<'_>>(message).is_ok_and(|answer| answer.result.is_some() || answer.error.is_some())
 }
 
 #[derive(Deserialize)]
@@ -163,12 +212,6 @@ struct Answer<'a> {
     result: Option<&'a RawValue>,
     #[serde(borrow, default)]
     error: Option<&'a RawValue>,
-}
-
-impl Answer<'_> {
-    fn is_one(&self) -> bool {
-        self.result.is_some() || self.error.is_some()
-    }
 }
 
 /// Of result or error alone, in canonical form (RFC 8785).
@@ -180,7 +223,7 @@ fn digest_of(answer: &[u8]) -> AnswerDigest {
     digest(&SHA256, bytes).as_ref().first_chunk().copied().unwrap_or_default()
 }
 
-/// Bytes of the second answer.
+/// Bytes of an answer, and of an event of one.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 
 /// Tools remembered of one server.
@@ -201,6 +244,33 @@ mod tests {
         ] {
             assert_eq!(is_read_only(definition), read_only, "{definition}");
         }
+    }
+
+    /// However a stream is cut, its answer is heard, and nothing else in it is taken for one.
+    #[test]
+    fn the_answer_is_heard_in_a_document_and_among_events() {
+        let answer = r#"{"jsonrpc":"2.0","id":1,"result":{"a":[1]}}"#;
+        let notice = r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progress":1}}"#;
+        let events = format!(
+            ": hi\n\ndata: {notice}\n\ndata: {{\"jsonrpc\":\"2.0\",\ndata: \"id\":1,\"result\":{{\"a\":[1]}}}}\n\n"
+        );
+        let unended = format!("data: {answer}\n");
+        for (said, is_stream) in [(answer, false), (&*events, true), (&*unended, true)] {
+            for size in [1, 7, said.len()] {
+                let (sender, mut heard) = oneshot::channel();
+                let mut comparison = Comparison::new(sender);
+                for piece in said.as_bytes().chunks(size) {
+                    comparison.hear(Some(&Bytes::copy_from_slice(piece)), is_stream, false);
+                }
+                comparison.hear(None, is_stream, true);
+                assert_eq!(heard.try_recv(), Ok(Some(digest_of(answer.as_bytes()))), "{said}");
+            }
+        }
+        let (sender, mut heard) = oneshot::channel();
+        let mut comparison = Comparison::new(sender);
+        comparison.hear(Some(&Bytes::from(format!("data: {notice}\n\n"))), true, true);
+        drop(comparison);
+        assert!(heard.try_recv().is_err());
     }
 
     #[test]

@@ -7,7 +7,6 @@
 //! match, a deny rule that errs denies. The verdict does not depend on the protocol revision.
 
 mod decision;
-mod exemption;
 mod explain;
 mod visibility;
 
@@ -27,7 +26,6 @@ mod tests;
 
 pub use compile::{Policy, RuleProblem};
 pub use decision::{Decision, Denial, DenialReason, Facts, Permit, Question, decide, depends_only_on_caller};
-pub use exemption::Exemption;
 pub use explain::{Explained, Verdict, explain};
 pub use rule::Effect;
 pub use visibility::{Item, is_visible};

@@ -1,4 +1,4 @@
-//! Does a condition hold that stands outside the rules of a route? One of a budget, a taint, a way to an instance.
+//! Does a condition hold that stands outside the rules of a route? One of a budget, a way to an instance, a rule about content.
 
 use std::fmt;
 
@@ -47,6 +47,19 @@ impl When {
         let condition = roomily(|| Condition::compile(source));
         let condition = condition.ok_or("the compiler of conditions could not run or has failed")?;
         Ok(Self { source: source.into(), condition: condition.map_err(|refused| refused.0)? })
+    }
+
+    /// As [`When::compile`], for a condition about callers: who may see what others do not. It reads the caller, their agent, and
+    /// which tool of which server is asked for; never arguments or the HTTP request.
+    ///
+    /// # Errors
+    /// As [`When::compile`], and when it reads more than it may.
+    pub fn about_caller(source: &str) -> Result<Self, String> {
+        let when = Self::compile(source)?;
+        if when.condition.reads_request {
+            return Err("it may read scopes, claims, principal, agent and tool, nothing else".to_owned());
+        }
+        Ok(when)
     }
 
     /// Whether it holds.

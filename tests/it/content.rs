@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Answer, LEGACY, REVISIONS, Reply, World, message_with_result, modern_message};
 
+mod encoded;
 mod external;
 mod guard;
 mod limits;

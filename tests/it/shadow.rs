@@ -2,11 +2,18 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Conf, Gateway, Idp, LEGACY, McpServer, Reply, Seen, World, poll_until, usual};
+use crate::support::{
+    Conf, Gateway, Idp, LEGACY, McpServer, Reply, Seen, World, message_with_result, poll_until, usual,
+};
 
 /// `a` answers, `b` is the shadow. `read` and `close` are read-only by their own word, and only `read` may be repeated by the
 /// operator's.
 fn world(shadow: Value) -> World {
+    filtered_world(shadow, json!([]))
+}
+
+/// With rules about what is answered.
+fn filtered_world(shadow: Value, content: Value) -> World {
     let (idp, tickets) = (Idp::start(), McpServer::with_instances(2));
     tickets.on("tools/list", |seen: &Seen| {
         let tool = |name: &str, read_only: bool| {
@@ -20,7 +27,7 @@ fn world(shadow: Value) -> World {
             }),
         )
     });
-    let conf = with_shadow(usual(&idp, &tickets), shadow);
+    let conf = with_shadow(usual(&idp, &tickets), shadow).of_server("content", content);
     let gateway = Gateway::start(conf);
     World { idp, sts: crate::support::Sts::start(), tickets, gateway }
 }
@@ -79,6 +86,28 @@ fn a_call_is_compared_and_the_second_answer_goes_nowhere() {
     assert_eq!((&told[0]["detail"], &told[1]["detail"]), (&json!("same"), &json!("different")));
     assert_eq!(told[1]["instance"], "b");
     assert!(!world.gateway.everything_written().contains("nobody may see"));
+}
+
+/// What the caller may see of an answer says nothing of whether two servers answer alike.
+#[test]
+fn filters_make_neither_like_answers_different_nor_different_ones_alike() {
+    let world = filtered_world(usual_shadow(), json!([{ "redact": { "detect": ["email"] } }]));
+    world.reader().list();
+    texts(&world, "of alice@example.com", "of alice@example.com");
+    let answer = world.reader().call("read", json!({ "q": 1 }));
+    assert_eq!(answer.result()["content"][0]["text"], "of [redacted:email]");
+    poll_until("the comparison", || (count(&world, "same") == 1.0).then_some(()));
+    texts(&world, "of alice@example.com", "of bob@example.com");
+    world.reader().call("read", json!({ "q": 2 })).result();
+    poll_until("the comparison", || (count(&world, "different") == 1.0).then_some(()));
+    // An answer that comes among events.
+    world.tickets.on_tool("read", |seen| {
+        let result = json!({ "content": [{ "type": "text", "text": "of alice@example.com" }] });
+        let message = message_with_result(seen, result);
+        Reply::sse(format!(": hello\n\ndata: {message}\n\n"))
+    });
+    world.reader().call("read", json!({ "q": 3 })).result();
+    poll_until("the comparison", || (count(&world, "same") == 2.0).then_some(()));
 }
 
 /// Both must agree: the server that a tool only reads, and the operator that it may be called twice.

@@ -14,7 +14,7 @@ use crate::content::rule::{
     Replacement, Rule, Threat, Threats,
 };
 use crate::content::{RULES_MAX, Rule as ContentRule};
-use crate::policy::Exemption;
+use crate::policy::When;
 use crate::secret::Secret;
 
 /// Reads the list `content` of a server or a route.
@@ -45,7 +45,7 @@ fn rule(fields: &mut Fields<'_, '_>, nth: usize, plain_http_hosts: &[String], lo
     let prompts = fields.or("prompts", Vec::new(), names);
     let resources = fields.or("resources", Vec::new(), names);
     let unless = fields.optional("unless", |v| {
-        v.parse(|text| Exemption::compile(text).map_err(|wrong| Complaint::new(wrong, UNLESS_HINT)))
+        v.parse(|text| When::about_caller(text).map_err(|wrong| Complaint::new(wrong, UNLESS_HINT)))
     });
     let (kind, action) =
         fields.exactly_one(&["redact", "drop", "limit", "guard", "sensitive", "require_encryption", "external"])?;
@@ -78,6 +78,7 @@ fn redact(value: &Value<'_>, look: Look<'_>) -> Option<Action> {
         let places = fields.or("in", Places::ALL, |v| {
             v.some(|v| v.parse(|text| values::word(text, &places))).map(|list| Places::of(&list))
         });
+        let base64 = fields.or("base64", true, Value::flag);
         let with = replacement(fields, look);
         let (detect, patterns) = (detect?, patterns?);
         if detect.is_empty() && patterns.is_empty() {
@@ -89,7 +90,8 @@ fn redact(value: &Value<'_>, look: Look<'_>) -> Option<Action> {
             return None;
         }
         let detectors = Detectors::of(&detect);
-        Some(Action::Redact(Redact { detectors, patterns: patterns.into(), with: with?, places: places? }))
+        let patterns = patterns.into();
+        Some(Action::Redact(Redact { detectors, patterns, with: with?, places: places?, base64: base64? }))
     })
 }
 
@@ -170,9 +172,10 @@ fn guard(value: &Value<'_>) -> Option<Action> {
     value.map(|fields| {
         let find = fields.or("find", Threat::ALL.to_vec(), |v| v.some(|v| v.parse(|text| values::word(text, &words))));
         let hosts = fields.or("hosts", Vec::new(), |v| v.list(|v| v.parse(listed_host)));
+        let base64 = fields.or("base64", true, Value::flag);
         let action = fields.required("action", |v| v.parse(|text| values::word(text, &actions)));
         let threats = Threats::of(&find?);
-        Some(Action::Guard(Guard { threats, hosts: hosts?.into(), action: action? }))
+        Some(Action::Guard(Guard { threats, hosts: hosts?.into(), base64: base64?, action: action? }))
     })
 }
 

@@ -61,6 +61,10 @@ fn every_problem_of_a_rule_is_told_with_its_key() {
             "11:40: servers[0].content[0].redact.in[0]: \"body\" is not known here; write one of error, progress, resource, structured, text",
         ),
         (
+            "      - { redact: { detect: [ip], base64: twice } }\n",
+            "11:43: servers[0].content[0].redact.base64: must be true or false, not a string; write one of the two without quotes",
+        ),
+        (
             "      - { redact: { detect: [ip], hash: { secret: { env: SHORT } } } }\n",
             "11:43: servers[0].content[0].redact.hash.secret: the secret has less than 22 characters; make one with portcullis keygen",
         ),

@@ -160,3 +160,25 @@ fn the_guard_is_not_asked_about_lists() {
     world.reader().list().result();
     assert_eq!(calls.load(Ordering::SeqCst), 0);
 }
+
+/// What waits for a verdict is charged, and runs until it has come.
+#[test]
+fn an_answer_that_waited_for_the_guard_does_not_pass_uncounted() {
+    let guard = guard_saying(r#"{"verdict":"pass"}"#);
+    let budgets = json!([
+        { "name": "much", "by": "principal", "bytes": "1KiB per hour" },
+        { "name": "at-once", "by": "principal", "concurrency": 1 },
+    ]);
+    let world = World::with(|conf| conf.of_server("content", asking(&guard, json!({}))).set("budgets", budgets));
+    let long = text(&"x".repeat(2000));
+    answers(&world, long.clone());
+    assert_eq!(read(&world).status(), 200);
+    read(&world).assert_refused(429, "budget_exceeded");
+    world.tickets.on_tool("read", move |seen| {
+        let message = message_with_result(seen, long.clone());
+        Reply::sse(format!("data: {message}\n\n"))
+    });
+    let other = world.reader_named("bob");
+    assert_eq!(other.call("read", json!({})).status(), 200);
+    other.call("read", json!({})).assert_refused(429, "budget_exceeded");
+}

@@ -17,6 +17,21 @@ fn a_secret_in_the_text_of_a_result_does_not_pass_in_any_revision() {
 }
 
 #[test]
+fn a_secret_does_not_pass_to_a_client_that_speaks_http_2() {
+    let world = world(redacting());
+    answers(&world, text("write to alice@example.com"));
+    let client = world.reader().h2c();
+    assert_eq!(client.call("read", json!({})).result()["content"][0]["text"], "write to [redacted:email]");
+    world.tickets.on_tool("read", |seen| {
+        let message = message_with_result(seen, text("4111 1111 1111 1111"));
+        Reply::sse(format!("data: {}\n\ndata: {message}\n\n", progress("of alice@example.com")))
+    });
+    let answer = client.call("read", json!({}));
+    assert_eq!(answer.result()["content"][0]["text"], "[redacted:card]");
+    assert!(answer.0.text().contains("of [redacted:email]"), "{}", answer.0);
+}
+
+#[test]
 fn a_secret_in_the_text_of_a_streamed_result_does_not_pass() {
     let world = world(redacting());
     world.tickets.on_tool("read", |seen| {
@@ -54,6 +69,39 @@ fn a_secret_in_structured_content_does_not_pass_as_value_key_or_number() {
     answers(&world, json!({ "content": [], "structuredContent": data }));
     let found = read(&world).result()["structuredContent"].clone();
     assert_eq!(found, json!({ "user": { "mail": "[redacted:email]" }, "by": { "[redacted:email]": 1 }, "pan": 0 }));
+}
+
+/// An object with a key twice is read differently by different readers, and refused by strict ones.
+#[test]
+fn redacted_keys_do_not_become_the_same() {
+    let world = world(redacting());
+    let data = json!({
+        "a@example.com": 1, "b@example.com": 2, "[redacted:email] (2)": 3, "c@example.com": { "d@example.com": 4 },
+    });
+    answers(&world, json!({ "content": [{ "type": "text", "text": data.to_string() }], "structuredContent": data }));
+    let answer = read(&world);
+    let expected = json!({
+        "[redacted:email]": 1, "[redacted:email] (2)": 3, "[redacted:email] (3)": 2,
+        "[redacted:email] (4)": { "[redacted:email]": 4 },
+    });
+    let found = answer.result();
+    assert_eq!(found["structuredContent"], expected, "{}", answer.0);
+    assert_eq!(serde_json::from_str::<Value>(found["content"][0]["text"].as_str().unwrap()).unwrap(), expected);
+    assert_eq!(done(&world, 1), json!([{ "rule": "pii", "action": "redacted", "count": 8 }]));
+}
+
+/// Clients check structured content against `outputSchema`, where a string in the place of a number fails. Text is for a reader, to
+/// whom a zero would be a number like any other.
+#[test]
+fn a_number_that_is_a_secret_stays_a_number_in_structured_content_and_says_what_it_was_in_text() {
+    let world = world(redacting());
+    let data =
+        json!({ "pan": 4_111_111_111_111_111_u64, "ids": [-4_111_111_111_111_111_i64, 4_111_111_111_111_112_u64] });
+    answers(&world, json!({ "content": [{ "type": "text", "text": data.to_string() }], "structuredContent": data }));
+    let found = read(&world).result();
+    assert_eq!(found["structuredContent"], json!({ "pan": 0, "ids": [0, 4_111_111_111_111_112_u64] }));
+    let text: Value = serde_json::from_str(found["content"][0]["text"].as_str().unwrap()).unwrap();
+    assert_eq!(text["pan"], "[redacted:card]");
 }
 
 #[test]

@@ -1,6 +1,65 @@
 //! `sensitive` and `require_encryption`.
 
 use super::*;
+use crate::support::{Authority, PUBLIC_HOST, Request, TlsClient};
+
+/// One gateway with two listeners: the first in clear text, the second over TLS.
+fn both_listeners(authority: &Authority, rules: Value) -> World {
+    let shown = authority.server(&[PUBLIC_HOST]);
+    let tls = json!({ "certificate": "DIR/listen.pem", "private_key": "DIR/listen.key" });
+    World::with(|conf| {
+        conf.file("listen.pem", &shown.certificate, 0o644)
+            .file("listen.key", &shown.key, 0o600)
+            .set("listen", json!([{ "address": "LISTEN" }, { "address": "LISTEN", "tls": tls }]))
+            .of_server("content", rules)
+    })
+}
+
+fn call(world: &World) -> Request {
+    world.reader().modern("tools/call", json!({ "name": "read", "arguments": { "of": "alice" } }))
+}
+
+/// The same gateway answers over TLS what it does not answer in clear text, whichever HTTP is spoken.
+#[test]
+fn the_answer_of_a_sensitive_tool_passes_on_the_tls_listener_alone() {
+    for (rule, stored) in
+        [(json!({ "sensitive": true }), "no-store, no-transform"), (json!({ "require_encryption": true }), "no-store")]
+    {
+        let authority = Authority::new("edge");
+        let world = both_listeners(&authority, json!([rule]));
+        answers(&world, text("salary 10"));
+        let tls = world.gateway.second_address();
+        let old = TlsClient::trusting(&authority);
+        let old = Answer(old.send(tls, &call(&world).header("Host", PUBLIC_HOST)).expect("an answer over TLS"));
+        let (version, new) =
+            TlsClient::trusting(&authority).alpn(&["h2", "http/1.1"]).send_negotiated(tls, &call(&world));
+        assert_eq!(version, reqwest::Version::HTTP_2);
+        for answer in [old, Answer(new)] {
+            assert_eq!(answer.result()["content"][0]["text"], "salary 10");
+            assert_eq!(answer.header("cache-control"), Some(stored), "{}", answer.0);
+        }
+        for clear in [world.reader(), world.reader().h2c()] {
+            let refused = clear.call("read", json!({ "of": "alice" }));
+            refused.assert_refused(403, "encryption_required");
+            assert_eq!(world.gateway.audited_as(&refused.request_id())["reason"], "encryption_required");
+        }
+        assert_eq!(world.tickets.seen_of("tools/call").len(), 2, "in clear text nothing is even called");
+    }
+}
+
+#[test]
+fn a_stream_of_a_sensitive_tool_passes_over_tls_and_is_stored_nowhere() {
+    let authority = Authority::new("edge");
+    let world = both_listeners(&authority, json!([{ "sensitive": true }]));
+    world.tickets.on_tool("read", |seen| Reply::sse(format!("data: {}\n\n", message_with_result(seen, text("x")))));
+    let client = TlsClient::trusting(&authority).alpn(&["h2", "http/1.1"]);
+    let (version, answer) = client.send_negotiated(world.gateway.second_address(), &call(&world));
+    let answer = Answer(answer);
+    assert_eq!((version, answer.header("cache-control")), (reqwest::Version::HTTP_2, Some("no-store, no-transform")));
+    assert_eq!(answer.result()["content"][0]["text"], "x");
+    let record = world.gateway.audit(1)[0].clone();
+    assert_eq!((&record["outcome"], &record["arguments"]), (&json!("ok"), &Value::Null), "{record}");
+}
 
 #[test]
 fn a_sensitive_tool_is_not_called_for_somebody_in_clear_text() {

@@ -19,6 +19,8 @@ pub struct Gateway {
     child: Child,
     environment: Vec<(String, String)>,
     address: SocketAddr,
+    /// Of the listeners behind the first.
+    others: Vec<SocketAddr>,
     metrics: SocketAddr,
     admin: SocketAddr,
 }
@@ -95,10 +97,13 @@ impl Gateway {
                 conf.value[key] = value;
             }
         }
-        // A test that says more of the listener leaves its address to the kit.
-        for listen in conf.value["listen"].as_array_mut().into_iter().flatten() {
+        // A test that says more of its listeners leaves their addresses to the kit.
+        let mut others = Vec::new();
+        for (nth, listen) in conf.value["listen"].as_array_mut().into_iter().flatten().enumerate() {
             if listen["address"] == "LISTEN" {
+                let address = if nth == 0 { address } else { free_address() };
                 listen["address"] = address.to_string().into();
+                others.extend((nth > 0).then_some(address));
             }
         }
         if conf.value["admin"]["address"] == "ADMIN" {
@@ -116,7 +121,7 @@ impl Gateway {
             .stderr(fs::File::create(directory.path().join("stderr.log")).unwrap())
             .spawn()
             .unwrap();
-        Self { directory, child, environment: conf.environment, address, metrics, admin }
+        Self { directory, child, environment: conf.environment, address, others, metrics, admin }
     }
 
     #[track_caller]
@@ -137,6 +142,11 @@ impl Gateway {
 
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Of the second listener.
+    pub fn second_address(&self) -> SocketAddr {
+        self.others[0]
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
