@@ -4,7 +4,7 @@ use rmcp::model::CallToolRequestParams;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Conf, Connection, Event, Gateway, Idp, LEGACY, McpServer, RawServer, Reply, Request, RmcpServer, Then, World, conf,
+    Conf, Event, Gateway, Idp, LEGACY, McpServer, RawServer, Reply, Request, RmcpServer, Then, World, conf,
     connect_rmcp, poll_until, runtime, usual,
 };
 
