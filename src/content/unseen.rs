@@ -20,7 +20,10 @@ pub fn is_invisible(char: char) -> bool {
 #[must_use]
 pub fn hides_something(text: &str) -> bool {
     if text.is_ascii() {
-        return text.bytes().any(|byte| byte.is_ascii_control() && !matches!(byte, b'\n' | b'\r' | b'\t' | b'\x0c'));
+        // Not `any`, which stops at the first: without branches many bytes are one comparison.
+        return text.bytes().fold(false, |found, byte| {
+            found | (byte.is_ascii_control() & (byte != b'\n') & (byte != b'\r') & (byte != b'\t') & (byte != b'\x0c'))
+        });
     }
     let mut before = None;
     let mut chars = text.chars().peekable();
