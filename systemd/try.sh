@@ -33,6 +33,7 @@ export XDG_RUNTIME_DIR=/run/try
 AUDIT=$XDG_RUNTIME_DIR/state/log/portcullis/audit.jsonl
 PORT=${PORT:-18480}
 . benches/load/sample.sh
+sample_needs
 trap 'systemctl --user exit 2>/dev/null || true; finish' EXIT
 
 sample_start "server:

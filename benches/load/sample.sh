@@ -43,11 +43,12 @@ sample_start() {
     cp "$demo/client.secret" "$DIR/sts.secret"
     {
         printf '%s\n' "$server"
-        # The demo's configuration from `listen` on, with addresses of our own, but the audience of its tokens.
+        # The demo's configuration from `listen` on, with addresses of our own, but the audience of its tokens, and nothing to
+        # govern with: its pages and store stay with the demo.
         sed -e '1,/^listen:/{/^listen:/!d}' \
             -e "s/^  - address: .*/  - address: \"127.0.0.1:$PORT\"/" \
             -e "s/^metrics: .*/metrics: { address: \"127.0.0.1:$((PORT + 1))\" }/" \
-            -e "s/^admin: .*/admin: { address: \"127.0.0.1:$((PORT + 2))\" }/" \
+            -e "s/^admin:.*/&\n  address: \"127.0.0.1:$((PORT + 2))\"/" -e '/^admin:/,/^audit:/{/^a[du]/!d}' \
             -e "s|\"$demo/audit.jsonl\"|\"${AUDIT:-$DIR/audit.jsonl}\"|" \
             -e "s|{ file: \"$demo/session.key\" }|{ $secrets session.key }|" \
             -e "s|{ file: \"$demo/client.secret\" }|{ $secrets sts.secret }|" \
@@ -134,9 +135,13 @@ load_report() {
     [ "$requests" -gt 0 ] || fail "the load made no request: $(cat "$DIR/load.log")"
 }
 
-# Where run.sh has put it, or would.
+# Installs what the load is made and read with, when it is missing.
+sample_needs() {
+    command -v oha >/dev/null || cargo install oha --locked --root target/tools --target-dir target/oha
+    local missing=()
+    for tool in curl jq; do command -v $tool >/dev/null || missing+=($tool); done
+    [ ${#missing[@]} = 0 ] || .ci/deps "${missing[@]}"
+}
+
+# Where run.sh has put oha, or would.
 export PATH="$PATH:$HOME/.cargo/bin:$PWD/target/tools/bin"
-command -v oha >/dev/null || cargo install oha --locked --root target/tools --target-dir target/oha
-missing=()
-for tool in curl jq; do command -v $tool >/dev/null || missing+=($tool); done
-[ ${#missing[@]} = 0 ] || .ci/deps "${missing[@]}"

@@ -8,6 +8,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . benches/load/sample.sh
+sample_needs
 
 ROUNDS=${1:-5}
 PAUSE=4                                  # seconds after each upgrade, and after each reload
