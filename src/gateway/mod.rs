@@ -484,11 +484,12 @@ impl Gateway {
             let shell = &self.shell;
             let who = Who { caller: &admitted.caller, token: &admitted.subject_token, agent: admitted.agent.as_ref() };
             let (route, now) = (&admitted.route, shell.clock.now());
-            admitted.credential = credentials::obtain(shell, route, &shell.meters.of(route), who, now).await?;
+            let meters = shell.meters.of(route);
+            admitted.credential = Box::pin(credentials::obtain(shell, route, &meters, who, now)).await?;
         }
         if std::mem::take(&mut forwarded.attempt.reinitialize) {
             forwarded.attempt.reinitialized = true;
-            pipeline::reopen(&self.shell, admitted, client, record).await?;
+            Box::pin(pipeline::reopen(&self.shell, admitted, client, record)).await?;
         }
         forward::peer(&self.shell, admitted)
     }

@@ -308,7 +308,8 @@ async fn carry_over(
     let is_lost = placed.takes_over;
     let (session, placed) = if is_lost {
         let Placed { instance, turn, path, takes_over } = placed;
-        let (session, there) = handover::take_over(shell, takeover, session, Arc::clone(&instance), record).await?;
+        let taken = Box::pin(handover::take_over(shell, takeover, session, Arc::clone(&instance), record));
+        let (session, there) = taken.await?;
         let turn = turn.filter(|_| Arc::ptr_eq(&there, &instance));
         record.instance = Some(Arc::clone(&there));
         (session, Placed { instance: there, turn, path, takes_over })
