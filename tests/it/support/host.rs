@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use axum::Router;
 use tokio::sync::oneshot;
@@ -24,7 +25,7 @@ impl Host {
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async move {
-                let listener = tokio::net::TcpListener::bind(wanted).await.expect("a test port is free");
+                let listener = bind(wanted).await;
                 told.send(listener.local_addr().unwrap()).unwrap();
                 tokio::select! {
                     served = async { axum::serve(listener, router).await } => served.unwrap(),
@@ -50,4 +51,15 @@ impl Drop for Host {
             let _ = thread.join();
         }
     }
+}
+
+/// Binds an address. One that was used before may be a passing connection's own for a moment.
+async fn bind(wanted: SocketAddr) -> tokio::net::TcpListener {
+    for _ in 0..100 {
+        match tokio::net::TcpListener::bind(wanted).await {
+            Ok(listener) => return listener,
+            Err(_taken) => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    }
+    panic!("no test port is free at {wanted}");
 }
