@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::sync::LazyLock;
 
 use regex::bytes::{Regex, RegexBuilder};
-use unicode_normalization::UnicodeNormalization as _;
+use unicode_normalization::{IsNormalized, UnicodeNormalization as _, is_nfkc_quick};
 
 use super::encoded;
 use super::rule::{Guard, Threat, Threats};
@@ -46,7 +46,8 @@ impl Guard {
 }
 
 fn instructs(text: &str) -> bool {
-    let plain: Cow<'_, str> = if text.is_ascii() {
+    let is_plain = || is_nfkc_quick(text.chars()) == IsNormalized::Yes && !text.chars().any(is_invisible);
+    let plain: Cow<'_, str> = if text.is_ascii() || is_plain() {
         Cow::Borrowed(text)
     } else {
         // What hides between the letters of a word does not hide from this.

@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
-use dashmap::DashMap;
 use http::{HeaderMap, HeaderValue};
 use serde_json::{Value, json};
 use tracing::{info, warn};
@@ -33,14 +32,13 @@ use super::credentials::Obtained;
 use super::forward;
 use super::pipeline::Ask;
 use super::placement::Seen;
+use super::recent::Recent;
 use super::record::Record;
 use super::rejection::Rejection;
-use super::revoked::{Fingerprint, fingerprint};
 
 /// What clients have said in sessions that may be opened anew.
 pub(super) struct Handovers {
-    sessions: DashMap<Fingerprint, Arc<Held>>,
-    entries_max: usize,
+    sessions: Recent<Arc<Held>>,
 }
 
 /// One session.
@@ -86,19 +84,17 @@ pub(super) struct Takeover<'a> {
 impl Handovers {
     /// Keeps at most `entries_max` sessions.
     pub(super) fn new(entries_max: usize) -> Self {
-        Self { sessions: DashMap::new(), entries_max }
+        Self { sessions: Recent::new(entries_max) }
     }
 
     /// Forgets sessions that have expired.
     pub(super) fn forget_expired(&self, now: UnixSeconds) {
-        self.sessions.retain(|_id, held| held.expires_at > now);
+        self.sessions.retain(|held| held.expires_at > now);
     }
 
     /// Forgets a session that was ended.
     pub(super) fn forget(&self, id: &[u8]) {
-        if !self.sessions.is_empty() {
-            self.sessions.remove(&fingerprint(id));
-        }
+        self.sessions.remove(id);
     }
 
     /// What is known of a session of `route`; nothing unless its server declares that it may be opened anew.
@@ -106,12 +102,12 @@ impl Handovers {
         if route.server.config.on_instance_loss == OnInstanceLoss::NotFound {
             return None;
         }
-        self.sessions.get(&fingerprint(id)).map(|held| Arc::clone(&held))
+        self.sessions.get(id).map(|held| Arc::clone(&held))
     }
 
-    /// Keeps what opened a session, if its server declares that it may be opened anew. When full, the expired go first, then
-    /// any.
-    pub(super) fn opened(&self, route: &Route, id: &[u8], ask: &Ask, expires_at: UnixSeconds, now: UnixSeconds) {
+    /// Keeps what opened a session, if its server declares that it may be opened anew. When full, the one that
+    /// was opened first goes.
+    pub(super) fn opened(&self, route: &Route, id: &[u8], ask: &Ask, expires_at: UnixSeconds) {
         if route.server.config.on_instance_loss == OnInstanceLoss::NotFound {
             return;
         }
@@ -119,13 +115,6 @@ impl Handovers {
         let Some(params) = message.params.as_ref().filter(|params| params.bytes().len() <= SAID_BYTES_MAX) else {
             return;
         };
-        if self.sessions.len() >= self.entries_max {
-            self.forget_expired(now);
-        }
-        if self.sessions.len() >= self.entries_max {
-            let any = self.sessions.iter().next().map(|entry| *entry.key());
-            any.map(|any| self.sessions.remove(&any));
-        }
         // A copy: the bytes are part of a body that would stay as a whole.
         let initialize = Bytes::copy_from_slice(params.bytes());
         let said = Said { bytes: initialize.len(), initialize, ..Said::default() };
@@ -135,7 +124,7 @@ impl Handovers {
             turn: tokio::sync::Mutex::default(),
             moved: ArcSwapOption::empty(),
         };
-        self.sessions.insert(fingerprint(id), Arc::new(held));
+        self.sessions.insert(id, Arc::new(held));
     }
 }
 

@@ -17,10 +17,10 @@ mod meters;
 mod outside;
 mod pipeline;
 mod placement;
+mod recent;
 mod record;
 mod rejection;
 mod respond;
-mod revoked;
 mod shadow;
 mod stops;
 pub mod sweep;
@@ -50,7 +50,7 @@ use crate::routing::instance::is_lack_of_files;
 use crate::snapshot::Live;
 use crate::telemetry::audit::AuditSink;
 use crate::telemetry::metrics::{CacheName, Metrics, SessionEvent};
-use crate::time::Clock;
+use crate::time::{Clock, UnixSeconds};
 
 use self::agents::Agents;
 use self::annotations::Annotations;
@@ -62,10 +62,10 @@ use self::governance::{DIGESTS_MAX, Digests, Observer};
 use self::handover::Handovers;
 use self::meters::Meters;
 use self::pipeline::{Admitted, Who};
+use self::recent::Recent;
 use self::record::{Record, RequestIds};
 use self::rejection::Rejection;
 use self::respond::Answer;
-use self::revoked::Revoked;
 use self::shadow::{Comparison, ReadOnlyTools};
 use self::stops::Owner;
 use self::sweep::Sweep;
@@ -90,7 +90,9 @@ struct Shell {
     agents: Agents,
     decisions: Decisions,
     exchanger: Exchanger,
-    revoked: Revoked,
+    /// Session ids that their callers have ended, until they would have expired by themselves. It is a courtesy, not the truth: the
+    /// server forgets the session too, so an id that is dropped here early still ends in a 404.
+    revoked: Recent<UnixSeconds>,
     budgets: Arc<Counters>,
     marks: Marks,
     annotations: Annotations,
@@ -353,7 +355,7 @@ impl Gateway {
             decisions: Decisions::new(limits.decision_cache, metrics.cache(CacheName::Decision).clone()),
             exchanger: credentials::exchanger(outbound.clone(), limits.credential_cache, &metrics),
             outbound,
-            revoked: Revoked::new(limits.revoked_sessions),
+            revoked: Recent::new(limits.revoked_sessions),
             budgets: {
                 let store = live.peek().config.budgets_store.clone();
                 Arc::new(Counters::new(limits.budget_cells, store.as_ref(), Arc::clone(&metrics)))

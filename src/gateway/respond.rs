@@ -521,14 +521,14 @@ fn seal(shell: &Shell, admitted: &Admitted, upstream_id: &HeaderValue) -> Result
     let id =
         session::seal(&session, binding, nonce, &admitted.world.ring).map_err(|_unfit| Rejection::UpstreamProtocol)?;
     shell.metrics.session(SessionEvent::Opened);
-    shell.handovers.opened(&admitted.route, id.as_bytes(), &admitted.ask, session.expires_at, now);
+    shell.handovers.opened(&admitted.route, id.as_bytes(), &admitted.ask, session.expires_at);
     HeaderValue::from_str(&id).map_err(|_base64url| Rejection::UpstreamProtocol)
 }
 
 /// Ends the session of the request: its id opens no more.
 fn end_session(shell: &Shell, admitted: &Admitted, event: SessionEvent) {
     if let (Some(session), Some(id)) = (&admitted.session, &admitted.session_id) {
-        shell.revoked.insert(id.as_bytes(), session.expires_at, shell.clock.now());
+        shell.revoked.insert(id.as_bytes(), session.expires_at);
         shell.handovers.forget(id.as_bytes());
         shell.metrics.session(event);
         taint::session_ended(shell, &admitted.route, id.as_bytes());

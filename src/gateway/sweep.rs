@@ -45,7 +45,7 @@ impl Shell {
         self.tokens.forget_stale(now);
         self.decisions.retain(|token, route| self.tokens.remembers(token, route));
         self.exchanger.drop_stale(now);
-        self.revoked.forget_expired(now);
+        self.revoked.retain(|until| *until > now);
         self.budgets.forget_idle();
         self.marks.forget_expired(now);
         self.handovers.forget_expired(now);
