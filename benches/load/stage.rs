@@ -162,26 +162,19 @@ impl Stage {
     fn portcullis_yaml(&self, variant: Variant, address: SocketAddr, metrics: SocketAddr) -> String {
         let (dir, port) = (self.dir.display(), address.port());
         let token_endpoint = self.token_endpoint;
-        let [a, b] = match variant {
-            Variant::Tls => self.tls_backends.map(|address| format!("https://{address}")),
-            Variant::Amnesic
-            | Variant::Features
-            | Variant::Forgetful
-            | Variant::Full
-            | Variant::Scanning
-            | Variant::Rules(_) => self.backends.map(|address| format!("http://{address}")),
+        let is_tls = variant == Variant::Tls;
+        let [a, b] = if is_tls {
+            self.tls_backends.map(|address| format!("https://{address}"))
+        } else {
+            self.backends.map(|address| format!("http://{address}"))
         };
-        let (listen_tls, server_tls) = match variant {
-            Variant::Tls => (
+        let (listen_tls, server_tls) = if is_tls {
+            (
                 format!(", tls: {{ certificate: {dir}/certificate.pem, private_key: {dir}/certificate.key }}"),
                 format!("tls: {{ ca: {dir}/authority.pem, server_name: {SERVER_NAME} }}"),
-            ),
-            Variant::Amnesic
-            | Variant::Features
-            | Variant::Forgetful
-            | Variant::Full
-            | Variant::Scanning
-            | Variant::Rules(_) => Default::default(),
+            )
+        } else {
+            Default::default()
         };
         let (token_cache, credential_cache) = match variant {
             Variant::Amnesic => (1, 1),
