@@ -1,6 +1,6 @@
 //! What is wrong with a configuration file, where, and what would be right?
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 /// A place in the file; both count from 1. Line 0 stands for the file as a whole.
@@ -46,7 +46,11 @@ impl fmt::Display for Problem {
         if !self.path.is_empty() {
             write!(f, "{}: ", self.path)?;
         }
-        write!(f, "{}; {}", self.message, self.hint)
+        // A message may repeat what stands in the file: whatever that is, it stays on one line.
+        for char in self.message.chars() {
+            if char.is_control() { write!(f, "{}", char.escape_default())? } else { f.write_char(char)? }
+        }
+        write!(f, "; {}", self.hint)
     }
 }
 
@@ -90,5 +94,18 @@ impl fmt::Display for Report {
             write!(f, "{newline}{}:{space}{problem}", self.file.display())?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A fuzzer's: an expression with a line end in a string, which the parser repeats.
+    #[test]
+    fn a_problem_stays_on_one_line() {
+        let message = "no \"a\r\n\u{1b}[2Jé\"".to_owned();
+        let problem = Problem { path: "x".to_owned(), line: 1, column: 2, message, hint: "mend it".to_owned() };
+        assert_eq!(problem.to_string(), r#"1:2: x: no "a\r\n\u{1b}[2Jé"; mend it"#);
     }
 }
