@@ -264,8 +264,7 @@ impl Router {
     /// `None`: no split has it.
     #[must_use]
     pub fn reopen_side(&self, rule: &str, to: &str) -> Option<SideState> {
-        let rule = self.rules.iter().find(|known| *known.name == *rule && known.sides.len() > 1)?;
-        let side = rule.sides.iter().find(|side| *side.name == *to)?;
+        let (rule, side) = self.sides().find(|(known, side)| *known.name == *rule && *side.name == *to)?;
         let found = side.state(rule);
         if let Some(watch) = &side.watch {
             watch.reopen();
@@ -276,16 +275,19 @@ impl Router {
     /// Every side of every split.
     #[must_use]
     pub fn splits(&self) -> Vec<SideState> {
-        let splits = self.rules.iter().filter(|rule| rule.sides.len() > 1);
-        splits.flat_map(|rule| rule.sides.iter().map(|side| side.state(rule))).collect()
+        self.sides().map(|(rule, side)| side.state(rule)).collect()
     }
 
     /// The sides of splits that an instance is on.
     #[must_use]
     pub fn splits_of(&self, instance: &Arc<Instance>) -> Vec<SideState> {
+        let sides = self.sides().filter(|(_, side)| side.members.has(instance));
+        sides.map(|(rule, side)| side.state(rule)).collect()
+    }
+
+    fn sides(&self) -> impl Iterator<Item = (&Rule, &Side)> {
         let splits = self.rules.iter().filter(|rule| rule.sides.len() > 1);
-        let sides = splits.flat_map(|rule| rule.sides.iter().map(move |side| (rule, side)));
-        sides.filter(|(_, side)| side.members.has(instance)).map(|(rule, side)| side.state(rule)).collect()
+        splits.flat_map(|rule| rule.sides.iter().map(move |side| (rule, side)))
     }
 
     /// Whose routing it is.

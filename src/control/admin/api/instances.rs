@@ -44,8 +44,9 @@ pub(super) struct InstanceView {
     splits: Vec<SplitView>,
 }
 
+/// A side of a split.
 #[derive(Serialize)]
-struct SplitView {
+pub(super) struct SplitView {
     rule: Arc<str>,
     to: Arc<str>,
     weight: u32,
@@ -86,6 +87,11 @@ pub(super) async fn list(
 
 fn splits_of(server: &Server, instance: &Arc<Instance>) -> Vec<SplitView> {
     let sides = server.router.as_ref().map(|router| router.splits_of(instance)).unwrap_or_default();
-    let view = |side: SideState| SplitView { rule: side.rule, to: side.to, weight: side.weight, closed: side.closed };
-    sides.into_iter().map(view).collect()
+    sides.into_iter().map(SplitView::from).collect()
+}
+
+impl From<SideState> for SplitView {
+    fn from(SideState { rule, to, weight, closed }: SideState) -> Self {
+        Self { rule, to, weight, closed }
+    }
 }

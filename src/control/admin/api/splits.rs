@@ -7,10 +7,13 @@ use axum::extract::{Extension, State};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
+use crate::routing::router::SideState;
+
 use super::super::Admin;
 use super::super::access::Deed;
 use super::super::problem::{Answer, Problem};
 use super::input::Body;
+use super::instances::SplitView;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -25,10 +28,8 @@ pub(super) struct Reopen {
 #[derive(Serialize)]
 pub(super) struct Reopened {
     server: String,
-    rule: Arc<str>,
-    to: Arc<str>,
-    weight: u32,
-    closed: bool,
+    #[serde(flatten)]
+    side: SplitView,
 }
 
 /// At this gateway: each decides for itself which sides have failed.
@@ -47,5 +48,5 @@ pub(super) async fn reopen(
     if !found.closed {
         return Err(Problem::new(StatusCode::CONFLICT, "conflict").detail("this side of the split is not closed"));
     }
-    Ok(Json(Reopened { server, rule: found.rule, to: found.to, weight: found.weight, closed: false }))
+    Ok(Json(Reopened { server, side: SideState { closed: false, ..found }.into() }))
 }
