@@ -124,7 +124,7 @@ impl Config {
 pub struct ServerSettings {
     /// Worker threads of the data plane. Default: the number of cores.
     pub threads: usize,
-    /// Whether idle workers take work from busy ones. Default: true.
+    /// Whether idle workers take work from busy ones. By default where there are several.
     pub work_stealing: bool,
     /// Where the process id is written once the process serves; `portcullis upgrade` finds it there.
     pub pid_file: Option<PathBuf>,

@@ -41,6 +41,16 @@ routes:
 const KEY: &str = "8vcZqg8YJeQ6ysemE4PbeXP+iuDcMKaBPa5yZA3DZgc=";
 
 #[test]
+fn one_thread_takes_no_work_from_others_unless_it_is_told_to() {
+    let steals = |section: &str| read_good(&format!("{BASE}{section}")).server.work_stealing;
+
+    assert!(!steals("server: { threads: 1 }\n"));
+    assert!(steals("server: { threads: 2 }\n"));
+    assert!(steals("server: { threads: 1, work_stealing: true }\n"));
+    assert!(!steals("server: { work_stealing: false }\n"));
+}
+
+#[test]
 fn the_least_configuration_has_every_documented_default() {
     let config = read_good(BASE);
 
