@@ -1,8 +1,9 @@
 //! Which counters does this request move?
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use dashmap::DashMap;
+use arc_swap::ArcSwap;
 
 use crate::policy::rule::TargetEntry;
 use crate::registry::Route;
@@ -14,7 +15,8 @@ use crate::telemetry::metrics::{AgentMetrics, BudgetMetrics, IssuerMetrics, Metr
 pub(crate) struct Meters {
     metrics: Arc<Metrics>,
     live: Arc<Live>,
-    by_route: DashMap<u64, Arc<RouteMeters>>,
+    /// Read by every request, so without a lock.
+    by_route: ArcSwap<HashMap<u64, Arc<RouteMeters>>>,
 }
 
 /// The counters of one route, of the server behind it, and of its issuers.
@@ -29,12 +31,12 @@ pub(crate) struct RouteMeters {
 
 impl Meters {
     pub(crate) fn new(metrics: Arc<Metrics>, live: Arc<Live>) -> Self {
-        Self { metrics, live, by_route: DashMap::new() }
+        Self { metrics, live, by_route: ArcSwap::default() }
     }
 
     pub(crate) fn of(&self, route: &Route) -> Arc<RouteMeters> {
-        if let Some(meters) = self.by_route.get(&route.id) {
-            return Arc::clone(&meters);
+        if let Some(meters) = self.by_route.load().get(&route.id) {
+            return Arc::clone(meters);
         }
         let server = route.server.name();
         let names_server = |entry: &&TargetEntry| entry.server.as_deref().is_none_or(|name| *name == **server);
@@ -55,8 +57,11 @@ impl Meters {
         });
         // Routes of snapshots before the live one are not asked for much longer.
         let oldest = self.live.peek().routes().map(|route| route.id).min().unwrap_or_default();
-        self.by_route.retain(|id, _meters| *id >= oldest);
-        self.by_route.insert(route.id, Arc::clone(&meters));
+        self.by_route.rcu(|known| {
+            let known = known.iter().filter(|(id, _meters)| **id >= oldest);
+            let known = known.map(|(id, meters)| (*id, Arc::clone(meters)));
+            known.chain([(route.id, Arc::clone(&meters))]).collect::<HashMap<_, _>>()
+        });
         meters
     }
 }

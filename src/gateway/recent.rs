@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use dashmap::DashMap;
@@ -15,21 +16,24 @@ pub(super) struct Recent<V> {
     /// Every id in `values`, as they came, and some that are there no more. Held while ids come and go, never while one is looked
     /// for.
     order: Mutex<VecDeque<Fingerprint>>,
+    /// Spares every request a look-up while there is nothing to find: to count `values` takes a lock for each of its parts.
+    is_used: AtomicBool,
     entries_max: usize,
 }
 
 impl<V> Recent<V> {
     /// Room for `entries_max` values.
     pub(super) fn new(entries_max: usize) -> Self {
-        Self { values: DashMap::new(), order: Mutex::default(), entries_max }
+        Self { values: DashMap::new(), order: Mutex::default(), is_used: AtomicBool::new(false), entries_max }
     }
 
+    /// Whether there is certainly no value.
     pub(super) fn is_empty(&self) -> bool {
-        self.values.is_empty()
+        !self.is_used.load(Ordering::Acquire)
     }
 
     pub(super) fn get(&self, id: &[u8]) -> Option<Ref<'_, Fingerprint, V>> {
-        self.values.get(&fingerprint(id))
+        if self.is_empty() { None } else { self.values.get(&fingerprint(id)) }
     }
 
     /// Whether there is a value for `id`.
@@ -49,6 +53,7 @@ impl<V> Recent<V> {
         if self.values.insert(id, value).is_none() {
             order.push_back(id);
         }
+        self.is_used.store(true, Ordering::Release);
         if order.len() > 2 * self.entries_max {
             order.retain(|id| self.values.contains_key(id));
         }
@@ -66,6 +71,7 @@ impl<V> Recent<V> {
         let mut order = self.order();
         self.values.retain(|_id, value| wanted(value));
         order.retain(|id| self.values.contains_key(id));
+        self.is_used.store(!order.is_empty(), Ordering::Release);
     }
 
     /// Nothing panics while it is held.
@@ -114,7 +120,9 @@ mod tests {
         }
         assert!(recent.contains(b"stays") && recent.order().len() <= 16);
         recent.retain(|number| *number > 0);
-        assert!(!recent.contains(b"stays") && recent.order().is_empty());
+        assert!(!recent.contains(b"stays") && recent.order().is_empty() && recent.is_empty());
+        recent.insert(b"comes", 1);
+        assert!(recent.contains(b"comes") && !recent.is_empty());
     }
 
     #[test]
