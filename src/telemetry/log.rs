@@ -53,9 +53,10 @@ fn filter(asked: Option<&str>, default: &str) -> Result<EnvFilter, tracing_subsc
     EnvFilter::builder().parse(directives)
 }
 
-/// Drops what Pingora reports at ERROR for every connection that a scanner, a health check or a closed laptop ends
-/// during the TLS handshake. The same target reports a failing `accept`, which someone must see, so that a filter by
-/// target cannot part the two.
+/// Drops what Pingora reports at ERROR of a single connection and nobody has to act on: one that a scanner, a health check or
+/// a closed laptop ends during the TLS handshake; one of the pool that was still being watched when a request wanted it, which
+/// makes a new one then. The same targets report what someone must see, such as a failing `accept`, so that a filter by target
+/// cannot part the two.
 struct QuietPerConnection;
 
 impl<S: Subscriber> Layer<S> for QuietPerConnection {
@@ -110,8 +111,11 @@ pub const FILTER_DEMO: &str = "warn,pingora_proxy=off,pingora_core::apps=off";
 /// brings them back.
 pub const FILTER_DEFAULT: &str = "info,pingora_proxy=off,pingora_core::apps=off";
 
-/// Target and beginning of messages that a single client can cause at will.
-const PER_CONNECTION: &[(&str, &str)] = &[("pingora_core::services::listening", "Downstream handshake")];
+/// Target and beginning of messages that are about a single connection.
+const PER_CONNECTION: &[(&str, &str)] = &[
+    ("pingora_core::connectors", "failed to acquire reusable stream"),
+    ("pingora_core::services::listening", "Downstream handshake"),
+];
 
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a failed test may panic")]
@@ -130,6 +134,7 @@ mod tests {
             tracing::error!(target: "pingora_core::apps::http_app", "HTTP server fails to read from downstream");
             tracing::error!(target: "pingora_core::services::listening", "Downstream handshake error from 1.2.3.4");
             tracing::error!(target: "pingora_core::services::listening", "Accept() failed: too many open files");
+            tracing::error!(target: "pingora_core::connectors", "failed to acquire reusable stream");
             tracing::info!(target: "pingora_core::server", "Server starting");
             tracing::info!(target: "portcullis::app", "ready");
             tracing::debug!(target: "portcullis::app", "detail");
