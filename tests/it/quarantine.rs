@@ -65,7 +65,7 @@ fn a_stopped_principal_gets_nothing_until_it_is_lifted() {
     assert_eq!(set["act"]["call"], "portcullis quarantine");
     assert!(set["act"]["action"].as_str().unwrap().starts_with("local user "));
     records(&world.gateway, "quarantine.lifted", 1);
-    let refused = world.gateway.audit(1).into_iter().find(|record| record["reason"] == "quarantined_caller").unwrap();
+    let refused = world.gateway.audit(5).into_iter().find(|record| record["reason"] == "quarantined_caller").unwrap();
     assert_eq!((&refused["detail"], &refused["principal"]["subject"]), (&json!("principal"), &json!("alice")));
 }
 

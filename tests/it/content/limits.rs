@@ -12,10 +12,10 @@ fn a_result_that_is_too_large_becomes_an_error_that_an_agent_can_read() {
         assert_eq!(error["data"]["limit"], 1024);
         assert!(error["data"]["found"].as_u64().unwrap() > 2000);
         assert!(answer.json()["id"].is_u64());
+        let record = world.gateway.audited_as(&answer.request_id());
+        assert_eq!(record["content"], json!([{ "rule": "small", "action": "limited", "count": 1 }]));
+        assert_eq!((&record["outcome"], &record["reason"]), (&json!("refused"), &json!("result_too_large")));
     }
-    let record = world.gateway.audit(1)[0].clone();
-    assert_eq!(record["content"], json!([{ "rule": "small", "action": "limited", "count": 1 }]));
-    assert_eq!((&record["outcome"], &record["reason"]), (&json!("refused"), &json!("result_too_large")));
 }
 
 #[test]

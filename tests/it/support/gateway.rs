@@ -350,15 +350,24 @@ pub fn write(conf: &Conf, directory: &Path) -> PathBuf {
 }
 
 /// Records that stand for the end of a request: not lifecycle events, and not the notice of a stream that is open.
+/// In the order in which the requests came to each process. A record is written when its request has ended, a moment after the
+/// client has its answer, so that of the next request may be written before it.
 fn request_records(path: &Path) -> Vec<Value> {
-    fs::read_to_string(path)
+    let mut records: Vec<Value> = fs::read_to_string(path)
         .unwrap_or_default()
         .split_inclusive('\n')
         .filter(|line| line.ends_with('\n'))
         .map(|line| serde_json::from_str::<Value>(line).unwrap_or_else(|error| panic!("{error} in {line}")))
         .filter(|record| record["request_id"].as_str().is_some_and(|id| !id.is_empty()))
         .filter(|record| record["event"] != "mcp.opened")
-        .collect()
+        .collect();
+    let processes: Vec<Value> = records.iter().map(|record| record["gateway"].clone()).collect();
+    records.sort_by_cached_key(|record| {
+        let number = record["request_id"].as_str().and_then(|id| id.rsplit('-').next());
+        let number = number.and_then(|number| u64::from_str_radix(number, 16).ok());
+        (processes.iter().position(|process| *process == record["gateway"]), number)
+    });
+    records
 }
 
 fn binary() -> &'static str {
