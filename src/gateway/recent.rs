@@ -27,11 +27,7 @@ impl<V> Recent<V> {
         Self { values: DashMap::new(), order: Mutex::default(), is_used: AtomicBool::new(false), entries_max }
     }
 
-    /// Whether there is certainly no value.
-    pub(super) fn is_empty(&self) -> bool {
-        !self.is_used.load(Ordering::Acquire)
-    }
-
+    /// The value for `id`.
     pub(super) fn get(&self, id: &[u8]) -> Option<Ref<'_, Fingerprint, V>> {
         if self.is_empty() { None } else { self.values.get(&fingerprint(id)) }
     }
@@ -74,6 +70,11 @@ impl<V> Recent<V> {
         self.is_used.store(!order.is_empty(), Ordering::Release);
     }
 
+    /// Whether there is certainly no value.
+    fn is_empty(&self) -> bool {
+        !self.is_used.load(Ordering::Acquire)
+    }
+
     /// Nothing panics while it is held.
     fn order(&self) -> MutexGuard<'_, VecDeque<Fingerprint>> {
         self.order.lock().unwrap_or_else(PoisonError::into_inner)
@@ -87,11 +88,11 @@ impl<V> fmt::Debug for Recent<V> {
 }
 
 /// The first half of a SHA-256.
-pub(super) type Fingerprint = [u8; 16];
+type Fingerprint = [u8; 16];
 
 /// Ids differ in length; a digest does not, and a dump of the table opens no session. Half of it is enough: ids are sealed, so
 /// nobody can choose two with one fingerprint.
-pub(super) fn fingerprint(id: &[u8]) -> Fingerprint {
+fn fingerprint(id: &[u8]) -> Fingerprint {
     let digest = digest(&SHA256, id);
     digest.as_ref().first_chunk().copied().unwrap_or_default()
 }
